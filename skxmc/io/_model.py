@@ -1,0 +1,529 @@
+"""Save and load fitted models.
+
+A model is a directory::
+
+    model.json     format and version, class, parameters, attributes, and dtype, shape and CRC-32 of
+    each array <name>.npy     one file for each array, to be memory-mapped (the default), or
+    arrays.npz     all of them, compressed
+
+Nothing in it is executed: the class must stand in ``MODEL_CLASSES``, and values are JSON or arrays
+of numbers.
+"""
+
+import json
+import math
+import os
+import re
+import shutil
+import uuid
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+import skxmc
+from skxmc.exceptions import ModelFormatError
+from skxmc.io import _arrays
+
+FORMAT = "skxmc-model"
+FORMAT_VERSION = 1
+
+# The classes that a file may name, and where they are. A new estimator adds a line.
+MODEL_CLASSES = {
+    "DismecClassifier": "skxmc.linear",
+}
+
+_HEADER = "model.json"
+_ARCHIVE = "arrays.npz"
+_TAG = "$type"
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def save_model(model, path, *, overwrite=False, compress=False, weights_dtype=None):
+    """Save a fitted estimator of skxmc as a directory without pickle.
+
+    Parameters
+    ----------
+    model : estimator
+        A fitted estimator of skxmc; it may contain others.
+    path : str or path-like
+        The directory to be made. Missing parent directories are made too.
+    overwrite : bool, default=False
+        Replace the model that is at ``path``. Anything else there is never replaced.
+    compress : bool, default=False
+        Write one compressed archive with difference-coded indices: about half the size of the plain
+        arrays, slower to write and to load, and not to be memory-mapped.
+    weights_dtype : {"float32", "float16"}, default=None
+        Store the weights in this dtype; they come back in the dtype of the model. With
+        ``"float16"`` a weight is rounded to 11 bits (relative error at most 2**-11 from 6e-5 up to
+        65504 in size). None stores them as they are.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the model is not fitted.
+    TypeError
+        If the model, a parameter or an attribute is of a kind that is not stored.
+    ValueError
+        If ``weights_dtype`` is unknown, does not apply, or a weight is too large for it.
+    FileExistsError
+        If there is something at ``path`` that may not be replaced.
+
+    See Also
+    --------
+    load_model : The way back.
+
+    Notes
+    -----
+    The directory is written under another name and renamed when complete: a process killed at any
+    point leaves no half model at ``path``. Cost: one pass over the arrays; memory for a copy of one
+    sparse array with ``compress=True`` or ``weights_dtype``, else none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from skxmc import DismecClassifier, load_model, save_model
+    >>> model = DismecClassifier().fit([[0.0, 1.0], [1.0, 0.0]], [[1, 0], [0, 1]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(model, f"{folder}/model")
+    ...     load_model(f"{folder}/model", mmap_mode=None).predict([[0.0, 1.0]])
+    array([[1, 0]])
+    """
+    from sklearn.utils.validation import check_is_fitted
+
+    if type(model).__name__ not in MODEL_CLASSES:
+        raise TypeError(_not_stored("model", model))
+    if weights_dtype not in (None, "float32", "float16"):
+        raise ValueError(
+            f'weights_dtype must be None, "float32" or "float16", got {weights_dtype!r}.'
+        )
+    check_is_fitted(model)
+    path = Path(path)
+    _check_target(path, overwrite)
+    encoder = _Encoder(compact=compress, weights_dtype=weights_dtype)
+    encoded = encoder.encode(model, "")
+    if weights_dtype is not None and not encoder.has_weights:
+        raise ValueError(
+            f"weights_dtype={weights_dtype!r} does not apply: {type(model).__name__} has no "
+            "weights."
+        )
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "skxmc_version": skxmc.__version__,
+        "compressed": bool(compress),
+        "model": encoded,
+        "arrays": {
+            name: {
+                "dtype": array.dtype.str,
+                "shape": list(array.shape),
+                "crc32": _arrays.crc32(array),
+            }
+            for name, array in encoder.arrays.items()
+        },
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}")
+    temporary.mkdir()
+    try:
+        if compress:
+            _arrays.write_arrays_atomic(temporary / _ARCHIVE, encoder.arrays, compress=True)
+        else:
+            for name, array in encoder.arrays.items():
+                _arrays.write_npy(temporary / f"{name}.npy", array)
+        with open(temporary / _HEADER, "w", encoding="utf-8") as file:
+            json.dump(header, file, indent=1, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        _arrays.sync_directory(temporary)
+        _check_target(path, overwrite)  # again: the writing may have taken long
+        _move_into_place(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def load_model(path, *, mmap_mode="r", verify=None):
+    """Load a model that :func:`save_model` wrote.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The directory.
+    mmap_mode : {"r", "c"} or None, default="r"
+        ``"r"`` maps the arrays read-only: they are read from the disk when they are used, and
+        several processes share the memory. ``"c"`` maps them too, and changes stay in memory. None
+        reads them into memory. A compressed model is always read into memory.
+    verify : bool, default=None
+        Whether to compare the CRC-32 of each array and to refuse weights that are not finite, which
+        reads all data. None does it unless the arrays are mapped. What kernels rely on (shapes,
+        dtypes, the order and range of the indices) is always checked.
+
+    Returns
+    -------
+    estimator
+        With the same parameters and fitted attributes; it predicts the same.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at ``path``.
+    ModelFormatError
+        If it is not a model, is damaged, or was written in a format that this version of skxmc does
+        not know.
+
+    Examples
+    --------
+    See :func:`save_model`.
+    """
+    if mmap_mode not in (None, "r", "c"):
+        raise ValueError(f'mmap_mode must be "r", "c" or None, got {mmap_mode!r}.')
+    path = Path(path)
+    header = _read_header(path)
+    compressed = bool(header.get("compressed"))
+    if verify is None:
+        verify = mmap_mode is None or compressed
+    try:
+        arrays = _read_model_arrays(path, header["arrays"], compressed, mmap_mode, verify)
+        model = _Decoder(arrays, verify).decode(header["model"], "")
+        if type(model).__name__ not in MODEL_CLASSES:
+            raise ModelFormatError("it holds no estimator")
+        return model
+    except ModelFormatError as error:
+        raise ModelFormatError(f"The model {path} cannot be loaded: {error}") from error
+    except _arrays.NOT_DAMAGE:
+        raise
+    except Exception as error:
+        raise ModelFormatError(
+            f"The model {path} is damaged: {type(error).__name__}: {error}"
+        ) from error
+
+
+class _Encoder:
+    """Turn an estimator into JSON values, and collect its arrays under names."""
+
+    def __init__(self, compact, weights_dtype):
+        self.compact = compact
+        self.weights_dtype = weights_dtype
+        self.arrays = {}
+        self.has_weights = False
+
+    def encode(self, value, where, weights=False):
+        """Return the JSON value for ``value``; ``where`` names it in files and messages."""
+        if value is None or isinstance(value, (bool, int, str)):
+            return value
+        if isinstance(value, np.generic):
+            if value.dtype.kind in "biuf":
+                number = self.encode(value.item(), where)
+                return {_TAG: "scalar", "dtype": value.dtype.str, "value": number}
+            raise TypeError(_not_stored(where, value))
+        if isinstance(value, float):
+            return value if math.isfinite(value) else {_TAG: "float", "value": repr(value)}
+        if isinstance(value, np.dtype) and not value.hasobject and value.names is None:
+            return {_TAG: "dtype", "value": value.str}
+        if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+            items = [self.encode(v, f"{where}.{i}", weights) for i, v in enumerate(value)]
+            return items if type(value) is list else {_TAG: "tuple", "items": items}
+        if type(value) is dict:
+            items = [
+                [self.encode(k, f"{where}.key", False), self.encode(v, f"{where}.{k}", weights)]
+                for k, v in value.items()
+            ]
+            return {_TAG: "dict", "items": items}
+        if isinstance(value, np.ndarray):
+            return self._encode_array(value, where, weights)
+        if sp.issparse(value) and value.format in ("csr", "csc"):
+            return self._encode_sparse(value, where, weights)
+        if type(value).__name__ in MODEL_CLASSES:
+            return self._encode_estimator(value, where)
+        raise TypeError(_not_stored(where, value))
+
+    def _encode_estimator(self, model, where):
+        prefix = f"{where}." if where else ""
+        params = model.get_params(deep=False)
+        # As for pickle: what an estimator leaves out there it leaves out here.
+        state = {k: v for k, v in model.__getstate__().items() if k not in params}
+        weights = getattr(type(model), "_weight_attributes", ())
+        self.has_weights = self.has_weights or any(name in state for name in weights)
+        return {
+            _TAG: "estimator",
+            "class": type(model).__name__,
+            "params": {k: self.encode(v, f"{prefix}{k}") for k, v in params.items()},
+            "attributes": {
+                k: self.encode(v, f"{prefix}{k}", weights=k in weights) for k, v in state.items()
+            },
+        }
+
+    def _encode_array(self, array, where, weights):
+        if array.dtype == object:
+            if not all(isinstance(v, str) for v in array.flat):
+                raise TypeError(_not_stored(where, array))
+            return {_TAG: "strings", "shape": list(array.shape), "values": array.ravel().tolist()}
+        if array.dtype.kind not in "biufSU":
+            raise TypeError(_not_stored(where, array))
+        stored = self._narrow(array, where) if weights else array
+        return {_TAG: "array", "array": self._add(stored, where), "dtype": array.dtype.str}
+
+    def _encode_sparse(self, A, where, weights):
+        if A.dtype.kind not in "biuf":
+            raise TypeError(_not_stored(where, A))
+        increasing = bool(A.has_canonical_format)
+        result = {
+            _TAG: "sparse",
+            "format": A.format,
+            "matrix": isinstance(A, sp.spmatrix),
+            "shape": list(A.shape),
+            "increasing": increasing,
+            "dtype": A.dtype.str,
+            "data": self._add(self._narrow(A.data, where) if weights else A.data, f"{where}.data"),
+        }
+        if self.compact and increasing:
+            steps, lengths = _arrays.compact_indices(A.indices, A.indptr)
+            result["steps"] = self._add(steps, f"{where}.steps")
+            result["lengths"] = self._add(lengths, f"{where}.lengths")
+            result["index_dtypes"] = [A.indices.dtype.str, A.indptr.dtype.str]
+        else:
+            result["indices"] = self._add(A.indices, f"{where}.indices")
+            result["indptr"] = self._add(A.indptr, f"{where}.indptr")
+        return result
+
+    def _narrow(self, array, where):
+        if self.weights_dtype is None or array.dtype.kind != "f":
+            return array
+        if array.dtype.itemsize <= np.dtype(self.weights_dtype).itemsize:
+            return array
+        limit = np.finfo(self.weights_dtype).max
+        largest = np.abs(array).max(initial=0)
+        if largest > limit:
+            raise ValueError(
+                f"A weight of {where} has the size {largest:g}, too large for {self.weights_dtype} "
+                f"(at most {limit:g})."
+            )
+        return array.astype(self.weights_dtype)
+
+    def _add(self, array, where):
+        base = re.sub(r"[^A-Za-z0-9_.-]", "_", where).lstrip(".-") or "array"
+        taken = {name.lower() for name in self.arrays}
+        name, n = base, 1
+        while name.lower() in taken:
+            n += 1
+            name = f"{base}-{n}"
+        self.arrays[name] = array
+        return name
+
+
+class _Decoder:
+    """Undo the work of _Encoder, believing nothing."""
+
+    def __init__(self, arrays, verify):
+        self.arrays = arrays
+        self.verify = verify
+
+    def decode(self, value, where):
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        if isinstance(value, list):
+            return [self.decode(v, where) for v in value]
+        kind = value[_TAG]
+        method = getattr(self, f"_decode_{kind}", None) if isinstance(kind, str) else None
+        if method is None:
+            raise ModelFormatError(f"{where}: unknown kind of value {kind!r}.")
+        return method(value, where)
+
+    def _decode_float(self, value, where):
+        return float(value["value"])
+
+    def _decode_dtype(self, value, where):
+        return np.dtype(value["value"])
+
+    def _decode_scalar(self, value, where):
+        dtype = np.dtype(value["dtype"])
+        if dtype.kind not in "biuf":
+            raise ModelFormatError(f"{where}: {dtype} is not the dtype of a number.")
+        return dtype.type(self.decode(value["value"], where))
+
+    def _decode_tuple(self, value, where):
+        return tuple(self.decode(v, where) for v in value["items"])
+
+    def _decode_dict(self, value, where):
+        return {self.decode(k, where): self.decode(v, f"{where}.{k}") for k, v in value["items"]}
+
+    def _decode_strings(self, value, where):
+        if not all(isinstance(v, str) for v in value["values"]):
+            raise ModelFormatError(f"{where}: not all values are strings.")
+        return np.array(value["values"], dtype=object).reshape(value["shape"])
+
+    def _decode_array(self, value, where):
+        return self._widen(self.arrays[value["array"]], value["dtype"], where)
+
+    def _decode_sparse(self, value, where):
+        format, shape = value["format"], tuple(value["shape"])
+        if format not in ("csr", "csc") or len(shape) != 2 or not all(_is_size(n) for n in shape):
+            raise ModelFormatError(f"{where}: {format!r} of shape {shape} is not a sparse array.")
+        data = self._widen(self.arrays[value["data"]], value["dtype"], where)
+        if "steps" in value:
+            steps, lengths = self.arrays[value["steps"]], self.arrays[value["lengths"]]
+            indices, indptr = _arrays.expand_indices(steps, lengths, *value["index_dtypes"])
+        else:
+            indices, indptr = self.arrays[value["indices"]], self.arrays[value["indptr"]]
+        _arrays.check_compressed(
+            data,
+            indices,
+            indptr,
+            shape if format == "csr" else shape[::-1],
+            increasing=value["increasing"],
+            where=where,
+        )
+        if self.verify and data.dtype.kind == "f" and not np.isfinite(data).all():
+            raise ModelFormatError(f"{where}: there are values that are not finite.")
+        return _arrays.make_compressed(
+            data, indices, indptr, shape, format=format, matrix=bool(value["matrix"])
+        )
+
+    def _decode_estimator(self, value, where):
+        cls = _model_class(value["class"])
+        known = cls._get_param_names()
+        unknown = sorted(set(value["params"]) - set(known))
+        if unknown:
+            raise ModelFormatError(
+                f"{cls.__name__} has no parameter {unknown[0]!r}; the model was probably "
+                "written by a newer version of skxmc."
+            )
+        prefix = f"{where}." if where else ""
+        params = {k: self.decode(v, f"{prefix}{k}") for k, v in value["params"].items()}
+        attributes = {k: self.decode(v, f"{prefix}{k}") for k, v in value["attributes"].items()}
+        for name in attributes:
+            if not name.isidentifier() or name.startswith("__") or name in known:
+                raise ModelFormatError(f"{name!r} is not the name of an attribute.")
+        model = cls(**params)
+        model.__setstate__(attributes)
+        check = getattr(model, "_check_loaded_model", None)
+        if check is not None:
+            check()
+        return model
+
+    def _widen(self, array, dtype, where):
+        """Return weights that were stored in a smaller dtype in their own."""
+        dtype = np.dtype(dtype)
+        if dtype.hasobject or not np.can_cast(array.dtype, dtype, casting="safe"):
+            raise ModelFormatError(f"{where}: {array.dtype} stands for {dtype}.")
+        return array.astype(dtype, copy=False)
+
+
+def _model_class(name):
+    if name not in MODEL_CLASSES:
+        raise ModelFormatError(
+            f"skxmc {skxmc.__version__} knows no model of class {name!r}; a newer version may."
+        )
+    return getattr(import_module(MODEL_CLASSES[name]), name)
+
+
+def _read_header(path):
+    if not path.exists():
+        raise FileNotFoundError(f"There is no model at {path}.")
+    try:
+        with open(path / _HEADER, encoding="utf-8") as file:
+            header = json.load(file)
+        is_model = header["format"] == FORMAT
+        version = header["format_version"]
+    except _arrays.NOT_DAMAGE:
+        raise
+    except Exception as error:
+        raise ModelFormatError(
+            f"{path} is not a model of skxmc, or it is damaged: its {_HEADER} cannot be read "
+            f"({error})."
+        ) from error
+    if not is_model or not _is_size(version):
+        raise ModelFormatError(f"{path} is not a model of skxmc: {_HEADER} does not say so.")
+    if version > FORMAT_VERSION:
+        raise ModelFormatError(
+            f"The model {path} has format version {version}, written by skxmc "
+            f"{header.get('skxmc_version')}; this is skxmc {skxmc.__version__}, which reads up to "
+            f"version {FORMAT_VERSION}. Upgrade skxmc to load it."
+        )
+    return header
+
+
+def _read_model_arrays(path, entries, compressed, mmap_mode, verify):
+    if compressed:
+        found, _ = _arrays.read_arrays(path / _ARCHIVE)
+    arrays = {}
+    for name, entry in entries.items():
+        if not _FILE_NAME.fullmatch(
+            name
+        ):  # a name such as "../x" must not lead out of the directory
+            raise ModelFormatError(f"{name!r} is not the name of an array.")
+        dtype, shape = entry["dtype"], entry["shape"]
+        if np.dtype(dtype).kind not in "biufSU" or not all(_is_size(n) for n in shape):
+            raise ModelFormatError(f"{name}: {dtype}{shape} is not an array of numbers.")
+        if not compressed:
+            array = _arrays.read_npy(path / f"{name}.npy", dtype, shape, mmap_mode)
+        else:
+            array = found[name]
+            if (array.dtype.str, list(array.shape)) != (dtype, shape):
+                raise ModelFormatError(
+                    f"{name}: {array.dtype.str}{array.shape}, not {dtype}{shape}."
+                )
+        if verify and _arrays.crc32(array) != entry["crc32"]:
+            raise ModelFormatError(
+                f"{name}: the data do not have the CRC-32 that they were saved with."
+            )
+        arrays[name] = array
+    return arrays
+
+
+def _check_target(path, overwrite):
+    """Raise FileExistsError unless a model may be put at ``path``."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+        return
+    if not overwrite:
+        raise FileExistsError(f"{path} exists. Pass overwrite=True to replace the model there.")
+    try:
+        if path.is_symlink():
+            raise ModelFormatError("a symbolic link")
+        with open(path / _HEADER, encoding="utf-8") as file:
+            if json.load(file)["format"] != FORMAT:
+                raise ModelFormatError("of another format")
+    except Exception as error:
+        raise FileExistsError(
+            f"{path} exists and is not a model of skxmc ({error}); it is not replaced."
+        ) from error
+
+
+def _move_into_place(temporary, path):
+    """Rename a directory to ``path``; put back what was there if that fails."""
+    if not path.exists():
+        os.rename(temporary, path)
+    else:
+        old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.old")
+        os.rename(path, old)
+        try:
+            os.rename(temporary, path)
+        except BaseException:
+            os.rename(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _arrays.sync_directory(path.parent)
+
+
+def _is_size(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _not_stored(where, value):
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if where == "model":
+        return (
+            f"save_model stores {', '.join(MODEL_CLASSES)}; got {kind}. Use joblib.dump for others."
+        )
+    hint = ""
+    if isinstance(value, (np.random.RandomState, np.random.Generator)):
+        hint = " Set it to an integer before saving: model.set_params(random_state=0)."
+    return (
+        f"{where} is of type {kind}, which is not stored: only None, bool, int, float, str, list, "
+        "tuple, dict, NumPy arrays of numbers or strings, CSR and CSC arrays, and estimators of "
+        f"skxmc are.{hint}"
+    )

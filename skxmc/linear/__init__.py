@@ -1,0 +1,5 @@
+"""Linear estimators."""
+
+from skxmc.linear._dismec import DismecClassifier
+
+__all__ = ["DismecClassifier"]
