@@ -32,7 +32,7 @@ def test_import_loads_nothing_heavy():
 def test_estimator_import_loads_nothing_optional():
     loaded = modules_after("from skxmc import DismecClassifier")
     assert "sklearn" in loaded
-    assert loaded & {"torch", "matplotlib", "transformers", "tqdm", "pandas"} == set()
+    assert loaded & {"torch", "matplotlib", "transformers", "tqdm"} == set()
 
 
 def test_model_files_need_no_kernels():

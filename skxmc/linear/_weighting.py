@@ -58,7 +58,9 @@ def _propensities(propensity, counts, n_samples):
         return jpv_propensity(counts, n_samples)
     if isinstance(propensity, tuple) and propensity and isinstance(propensity[0], str):
         if len(propensity) != 3 or propensity[0] != "jpv":
-            raise ValueError(f"propensity must be 'jpv', ('jpv', A, B) or an array: {propensity!r}.")
+            raise ValueError(
+                f"propensity must be 'jpv', ('jpv', A, B) or an array: {propensity!r}."
+            )
         return jpv_propensity(counts, n_samples, A=propensity[1], B=propensity[2])
     if isinstance(propensity, str | numbers.Number):
         raise ValueError(f"propensity must be 'jpv', ('jpv', A, B) or an array: {propensity!r}.")

@@ -90,7 +90,7 @@ class _OverloadCache(_Cache):
 
     def __init__(self, dispatcher):
         self._py_func = dispatcher.py_func
-        self._options = repr(sorted(dispatcher.targetoptions.items()))
+        self._options = _options_text(dispatcher.targetoptions)
         # Without the line number, so that an edit further up leaves no orphans.
         module = os.path.splitext(os.path.basename(self._py_func.__code__.co_filename))[0]
         qualname = self._py_func.__qualname__.replace("<", "").replace(">", "")
@@ -258,7 +258,7 @@ def _describe_function(function, hasher, seen):
 
 def _describe_value(value, function, hasher, seen):
     if isinstance(value, Dispatcher):
-        hasher.update(repr(sorted(value.targetoptions.items())).encode())
+        hasher.update(_options_text(value.targetoptions).encode())
         _describe_function(value.py_func, hasher, seen)
     elif isinstance(value, types.FunctionType) and _same_package(value.__module__, function):
         _describe_function(value, hasher, seen)
@@ -267,6 +267,10 @@ def _describe_value(value, function, hasher, seen):
         hasher.update(_file_digest(getattr(value, "__file__", None)).encode())
     elif isinstance(value, types.ModuleType):
         hasher.update(value.__name__.encode())
+    elif type(value).__name__ == "_Intrinsic":
+        _describe_function(value._defn, hasher, seen)
+    elif isinstance(value, (set, frozenset)):
+        hasher.update(repr(sorted(map(repr, value))).encode())
     elif isinstance(value, np.ndarray):
         hasher.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
     elif isinstance(value, tuple):
@@ -306,3 +310,10 @@ def _file_digest(path):
 def _content_digest(path, mtime_ns, size):  # the time and size are there to renew the entry
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()
+
+
+def _options_text(options):
+    """The options as a text that is the same in every process: a set has no order."""
+    return repr(
+        sorted((k, sorted(v) if isinstance(v, (set, frozenset)) else v) for k, v in options.items())
+    )

@@ -385,3 +385,28 @@ def test_options_pass_through():
     assert f.targetoptions["fastmath"] is True
     assert f.targetoptions["nogil"] is False
     assert jit(f.py_func).targetoptions["nogil"] is True
+
+
+SOLVE_ONE_LABEL = """
+import numpy as np
+from skxmc.ops.linear_solver import prepare, solve
+
+rows = prepare(np.arange(5), np.zeros(4, np.int32), np.ones(4, np.float32), 1)
+solve(rows, np.array([0, 1]), np.array([2]))
+"""
+
+
+def test_kernels_of_the_package_are_found_whatever_the_hash_seed(tmp_path):
+    # fastmath options are sets and the lane kernel is an intrinsic: neither has an order or an
+    # address that is the same in every process
+    files = []
+    for seed in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-c", SOLVE_ONE_LABEL],
+            check=True,
+            cwd=ROOT,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": seed},
+        )
+        files.append({f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.skxmc")})
+    assert files[0]
+    assert files[1] == files[0]

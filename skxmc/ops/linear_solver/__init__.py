@@ -1,5 +1,6 @@
 """One-vs-all training of linear models: the one sparse solver of the package."""
 
+from skxmc.ops.linear_solver._lanes import LANES
 from skxmc.ops.linear_solver.numba_ import (
     LOSSES,
     STARTS,
@@ -7,6 +8,16 @@ from skxmc.ops.linear_solver.numba_ import (
     PreparedRows,
     prepare,
     solve,
+    work_bytes,
 )
 
-__all__ = ["LOSSES", "STARTS", "LinearSolution", "PreparedRows", "prepare", "solve"]
+__all__ = [
+    "LANES",
+    "LOSSES",
+    "STARTS",
+    "LinearSolution",
+    "PreparedRows",
+    "prepare",
+    "solve",
+    "work_bytes",
+]

@@ -21,10 +21,17 @@ LOGISTIC = 1
 _PRECONDITIONER_MIX = 0.01
 _CG_TOLERANCE = 0.5
 _ARMIJO = 0.01
-_MAX_BACKTRACKS = 20
+_MAX_BACKTRACKS = 50
 
 #: Decrease of the objective, relative, that float32 scores can still resolve.
 _RESOLUTION = 1e-8
+#: Where no step helps any more, the promised decrease must be below this share of the objective.
+_NEGLIGIBLE = 1e-6
+
+#: What `minimise` came to: steps left to do, no step left that float32 resolves, no step found.
+UNFINISHED = 0
+RESOLVED = 1
+FAILED = 2
 
 #: Vectors of the size of the problem that `minimise` works on.
 N_VECTORS = 6
@@ -96,8 +103,9 @@ def _slopes(loss, y, costs, scores, size, active, slope, curvature):
 
 
 @jit(fastmath=_FAST)
-def _gradient(indptr, indices, data, active, n_active, slope, curvature, w, n, bias_value, ridge_b,
-              g, diag):
+def _gradient(
+    indptr, indices, data, active, n_active, slope, curvature, w, n, bias_value, ridge_b, g, diag
+):
     """g = w + sum_i l'_i x_i and diag(H) = 1 + sum_i l''_i x_i*x_i in one pass (A3)."""
     for j in range(n):
         g[j] = w[j]
@@ -120,8 +128,9 @@ def _gradient(indptr, indices, data, active, n_active, slope, curvature, w, n, b
 
 
 @jit(fastmath=_FAST)
-def _hessian_product(indptr, indices, data, active, n_active, curvature, d, n, bias_value, ridge_b,
-                     out):
+def _hessian_product(
+    indptr, indices, data, active, n_active, curvature, d, n, bias_value, ridge_b, out
+):
     """out = d + sum_{i active} l''_i (x_i.d) x_i, thesis eq. 5.1."""
     for j in range(n):
         out[j] = d[j]
@@ -138,8 +147,23 @@ def _hessian_product(indptr, indices, data, active, n_active, curvature, d, n, b
 
 
 @jit(fastmath=_FAST)
-def _conjugate_gradient(indptr, indices, data, active, n_active, curvature, n, bias_value, ridge_b,
-                        g, diag, d, r, hd, step):
+def _conjugate_gradient(
+    indptr,
+    indices,
+    data,
+    active,
+    n_active,
+    curvature,
+    n,
+    bias_value,
+    ridge_b,
+    g,
+    diag,
+    d,
+    r,
+    hd,
+    step,
+):
     """Approximate solution of H step = -g; returns the number of Hessian products."""
     size = n + 1
     rho = 0.0
@@ -187,14 +211,31 @@ def _conjugate_gradient(indptr, indices, data, active, n_active, curvature, n, b
 
 
 @jit(fastmath=_FAST)
-def minimise(loss, indptr, indices, data, n_rows, n, y, costs, bias_value, ridge_b, w, target,
-             max_steps, vectors, rows, active, counters):
+def minimise(
+    loss,
+    indptr,
+    indices,
+    data,
+    n_rows,
+    n,
+    y,
+    costs,
+    bias_value,
+    ridge_b,
+    w,
+    target,
+    max_steps,
+    vectors,
+    rows,
+    active,
+    counters,
+):
     """Minimise ||w||^2/2 + ridge_b b^2/2 + sum_i c_i l(y_i (x_i.w + bias_value b)) from w.
 
     ``w`` has n + 1 entries, the bias b last, and is updated in place. ``rows`` is float32 scratch
     of shape (4, >= n_rows), ``active`` int32 of size n_rows, ``vectors`` float32 of shape
     (N_VECTORS, > n). Stops when ||g|| <= target, after max_steps, or where float32 cannot improve
-    the objective any more. Returns (||g||, Newton steps, whether the latter was the reason);
+    the objective any more. Returns (||g||, Newton steps, outcome);
     counters[0] += Hessian products.
     """
     g = vectors[0]
@@ -212,20 +253,62 @@ def minimise(loss, indptr, indices, data, n_rows, n, y, costs, bias_value, ridge
     for i in range(n_rows):
         scores[i] = _row_dot(indices, data, indptr[i], indptr[i + 1], w) + bias
         along[i] = np.float32(0)
+    # A start may not be worse than zero: on long rows it can be so far off that float32 finds no
+    # way back.
+    at_zero = 0.0
+    for i in range(n_rows):
+        at_zero += costs[i]
+    if loss == LOGISTIC:
+        at_zero *= math.log(2.0)
     norm2 = _dot(w, w, n) + ridge_b * np.float64(w[n]) * w[n]
     objective = 0.5 * norm2 + _losses(loss, y, costs, scores, np.float32(0), along, n_rows)
+    if not objective <= at_zero:  # NaN included
+        for j in range(size):
+            w[j] = np.float32(0)
+        for i in range(n_rows):
+            scores[i] = np.float32(0)
+        norm2 = 0.0
+        objective = at_zero
     n_steps = 0
-    stalled = False
+    outcome = UNFINISHED
     while True:
         n_active = _slopes(loss, y, costs, scores, n_rows, active, slope, curvature)
-        _gradient(indptr, indices, data, active, n_active, slope, curvature, w, n, bias_value,
-                  ridge_b, g, diag)
+        _gradient(
+            indptr,
+            indices,
+            data,
+            active,
+            n_active,
+            slope,
+            curvature,
+            w,
+            n,
+            bias_value,
+            ridge_b,
+            g,
+            diag,
+        )
         g_norm = math.sqrt(_dot(g, g, size))
-        if g_norm <= target or n_steps >= max_steps or stalled:
+        if g_norm <= target or n_steps >= max_steps or outcome != UNFINISHED:
             break
         n_steps += 1
-        counters[0] += _conjugate_gradient(indptr, indices, data, active, n_active, curvature, n,
-                                           bias_value, ridge_b, g, diag, d, r, hd, step)
+        counters[0] += _conjugate_gradient(
+            indptr,
+            indices,
+            data,
+            active,
+            n_active,
+            curvature,
+            n,
+            bias_value,
+            ridge_b,
+            g,
+            diag,
+            d,
+            r,
+            hd,
+            step,
+        )
         slope0 = _dot(g, step, size)
         w_step = _dot(w, step, n) + ridge_b * np.float64(w[n]) * step[n]
         step2 = _dot(step, step, n) + ridge_b * np.float64(step[n]) * step[n]
@@ -242,8 +325,9 @@ def minimise(loss, indptr, indices, data, n_rows, n, y, costs, bias_value, ridge
                 accepted = True
                 break
             t *= 0.5
+        negligible = -slope0 <= _NEGLIGIBLE * objective
         if not accepted:
-            stalled = True
+            outcome = RESOLVED if negligible else FAILED
             break
         t32 = np.float32(t)
         for j in range(size):
@@ -251,6 +335,7 @@ def minimise(loss, indptr, indices, data, n_rows, n, y, costs, bias_value, ridge
         for i in range(n_rows):
             scores[i] += t32 * along[i]
         norm2 = _dot(w, w, n) + ridge_b * np.float64(w[n]) * w[n]
-        stalled = objective - trial <= _RESOLUTION * objective
+        if negligible and objective - trial <= _RESOLUTION * objective:
+            outcome = RESOLVED
         objective = trial
-    return g_norm, n_steps, stalled and g_norm > target
+    return g_norm, n_steps, outcome

@@ -29,10 +29,18 @@ import scipy.sparse as sp
 
 from skxmc.ops._jit import jit
 from skxmc.ops.linear_solver._lanes import LANES, aligned_zeros, row_times_block
-from skxmc.ops.linear_solver._newton import LOGISTIC, N_VECTORS, SQUARED_HINGE, minimise
+from skxmc.ops.linear_solver._newton import (
+    LOGISTIC,
+    N_VECTORS,
+    RESOLVED,
+    SQUARED_HINGE,
+    UNFINISHED,
+    minimise,
+)
+from skxmc.ops.linear_solver._pruning import keep_within_loss
 
 LOSSES = {"squared_hinge": SQUARED_HINGE, "logistic": LOGISTIC}
-STARTS = {"zero": 0, "mean-separating": 1, "multi-positive": 2}
+STARTS = ("zero", "mean-separating", "multi-positive")
 
 #: Scores that the starting vector gives the positives' mean and the negatives' mean
 #: (reference_facts A4; -2 puts the bulk of the negatives well outside the margin).
@@ -89,25 +97,38 @@ def prepare(indptr, indices, data, n_features, bias_value=1.0):
     (the thesis names this as the step left open after DiSMEC++).
     """
     n_samples = len(indptr) - 1
-    frequency = np.bincount(indices, minlength=n_features)
+    # a stored zero is no entry: it must not move its feature forward
+    frequency = np.bincount(indices[data != 0], minlength=n_features)
     feature_of = np.argsort(-frequency, kind="stable").astype(np.int32)
     number_of = np.empty(n_features, dtype=np.uint32)
     number_of[feature_of] = np.arange(n_features, dtype=np.uint32)
     # scipy sorts each row; int32 is enough for the column numbers
+    # (of one width: scipy would widen the indices to that of indptr)
+    narrow = np.int32 if len(indices) < 2**31 else np.int64
     renumbered = sp.csr_array(
-        (np.array(data, dtype=np.float32), number_of[indices].astype(np.int32), indptr),
+        (np.array(data, np.float32), number_of[indices].astype(narrow), np.array(indptr, narrow)),
         shape=(n_samples, n_features),
     )
     renumbered.sort_indices()
+    renumbered.eliminate_zeros()
     indptr = renumbered.indptr.astype(np.int64)
     new_indices = renumbered.indices.astype(np.uint32)
     new_data = renumbered.data
+    del renumbered
     total = np.bincount(new_indices, weights=new_data, minlength=n_features)
+    total = total.astype(np.float64)  # without entries it is an integer
     mean_scores = np.empty(n_samples, dtype=np.float32)
     _matvec(indptr, new_indices, new_data, total / max(n_samples, 1), mean_scores)
     total_norm2 = float(total @ total) + (n_samples * bias_value) ** 2
     return PreparedRows(
-        indptr, new_indices, new_data, feature_of, total, mean_scores, float(bias_value), total_norm2
+        indptr,
+        new_indices,
+        new_data,
+        feature_of,
+        total,
+        mean_scores,
+        float(bias_value),
+        total_norm2,
     )
 
 
@@ -121,18 +142,20 @@ def _matvec(indptr, indices, data, vector, out):
 
 
 @jit(fastmath={"contract"})
-def _score_block(indptr, indices, data, W, shared, mean_scores, offset, buffer, scores):
+def _score_block(rows, W, shared, offset, buffer, scores):
     """scores[b, i] = x_i . W[:, b] + shared[b] mean_scores[i] + offset[b] for the whole block."""
-    n = len(indptr) - 1
+    n = len(rows.indptr) - 1
     for first in range(0, n, _CHUNK):
         count = min(_CHUNK, n - first)
         for r in range(count):
             i = first + r
-            row_times_block(indices, data, W, buffer, r, indptr[i], indptr[i + 1])
+            row_times_block(
+                rows.indices, rows.data, W, buffer, r, rows.indptr[i], rows.indptr[i + 1]
+            )
         for b in range(W.shape[1]):
             for r in range(count):
                 scores[b, first + r] = (
-                    buffer[r, b] + shared[b] * mean_scores[first + r] + offset[b]
+                    buffer[r, b] + shared[b] * rows.mean_scores[first + r] + offset[b]
                 )
 
 
@@ -172,8 +195,20 @@ def _bin(excess):
 
 
 @jit
-def _gather_rows(indptr, indices, data, rows, known_rows, n_rows, local_of, features, n_local,
-                 local_indptr, local_indices, local_data):
+def _gather_rows(
+    indptr,
+    indices,
+    data,
+    rows,
+    known_rows,
+    n_rows,
+    local_of,
+    features,
+    n_local,
+    local_indptr,
+    local_indices,
+    local_data,
+):
     """Append rows known_rows..n_rows of the working set in compact coordinates.
 
     ``local_of`` maps a feature to its local number (all bits set: none yet) and is left clean.
@@ -203,309 +238,423 @@ def _gather_rows(indptr, indices, data, rows, known_rows, n_rows, local_of, feat
     return np.int64(next_local)
 
 
-@jit
-def _grown(array, used, size):
-    """A copy with ``size`` entries at least; the first ``used`` are kept."""
-    out = np.empty(max(size, 2 * len(array)), array.dtype)
-    for p in range(used):
-        out[p] = array[p]
-    return out
+class _Problem(NamedTuple):
+    """What is asked of every label."""
+
+    loss: int
+    start: str
+    C: float
+    ridge_b: np.float32  # 1 if the bias is regularised
+    tol: float
+    max_iter: int
+    threshold: np.float32
+    pos_indptr: np.ndarray
+    pos_rows: np.ndarray
+    positive_cost: np.ndarray
+
+
+class _Lanes(NamedTuple):
+    """State of the labels under way, one entry a lane."""
+
+    label: np.ndarray  # -1: free
+    round: np.ndarray
+    steps: np.ndarray  # Newton steps so far
+    n_rows: np.ndarray  # working set: rows, features, stored entries
+    n_features: np.ndarray
+    nnz: np.ndarray
+    target: np.ndarray  # gradient norm to be reached
+    reached: np.ndarray  # gradient norm on the working set
+    outcome: np.ndarray  # of the last solution of the working set
+    bias: np.ndarray
+    shared: np.ndarray  # coefficient of the mean of all rows
+    offset: np.ndarray
+
+
+class _Scratch(NamedTuple):
+    """Work space of one call."""
+
+    W: np.ndarray  # (n_features, LANES): current vectors, without the shared part
+    scores: np.ndarray  # (LANES, n_samples)
+    buffer: np.ndarray  # (_CHUNK, LANES)
+    rows: np.ndarray  # (LANES, n_samples): working sets, positives first
+    features: np.ndarray  # (LANES, n_features): the caller's number of each local feature
+    local_indptr: np.ndarray  # (LANES, n_samples + 1)
+    local_of: np.ndarray  # (n_features,): all bits set between uses
+    column: np.ndarray  # (n_features,) float64: zero between uses
+    histogram: np.ndarray
+    candidates: np.ndarray
+    coefs: np.ndarray
+    gram: np.ndarray  # system of the multi-positive start; its last row is the right-hand side
+    w: np.ndarray
+    vectors: np.ndarray
+    row_values: np.ndarray
+    active: np.ndarray
+    y: np.ndarray
+    costs: np.ndarray
 
 
 @jit
-def _grown_pool(pool, used, size):
-    """The same for one row a lane, of which used[b] entries are kept."""
-    out = np.empty((pool.shape[0], max(size, 2 * pool.shape[1])), pool.dtype)
-    for b in range(pool.shape[0]):
-        for p in range(used[b]):
-            out[b, p] = pool[b, p]
-    return out
+def _scatter_dot(rows, i, column):
+    total = 0.0
+    for p in range(rows.indptr[i], rows.indptr[i + 1]):
+        total += np.float64(column[rows.indices[p]]) * rows.data[p]
+    return total
 
 
 @jit
-def _start_vector(start, indptr, indices, data, positives, total, total_norm2, bias_value, column,
-                  coefs):
-    """Coefficients of the starting vector and the norm the stopping rule refers to.
+def _add_row(rows, i, scale, column):
+    for p in range(rows.indptr[i], rows.indptr[i + 1]):
+        column[rows.indices[p]] += scale * rows.data[p]
 
-    The vector is sum_q coefs[q] x_q + shared m over the positive rows q, m the mean of all rows
-    (bias feature included). ``column`` is zero-initialised scratch of size n_features and is left
-    zero. Returns (shared, ||c^2-weighted||...): see the return line.
+
+@jit
+def _clear_row(rows, i, column):
+    for p in range(rows.indptr[i], rows.indptr[i + 1]):
+        column[rows.indices[p]] = 0
+
+
+@jit
+def _positive_sums(rows, positives, column):
+    """||P||^2 and P.S of the sum P of the positive rows and the sum S of all, bias included."""
+    constant = rows.bias_value * rows.bias_value * len(positives)
+    pos_norm2 = constant * len(positives)
+    pos_total = constant * (len(rows.indptr) - 1)
+    for q in range(len(positives)):
+        _add_row(rows, positives[q], np.float32(1), column)
+    for q in range(len(positives)):
+        pos_norm2 += _scatter_dot(rows, positives[q], column)
+        pos_total += _scatter_dot(rows, positives[q], rows.total)
+    for q in range(len(positives)):
+        _clear_row(rows, positives[q], column)
+    return pos_norm2, pos_total
+
+
+def _mean_separating(rows, n_pos, pos_norm2, pos_total):
+    """(u / n_pos, v) of w0 = u P + v m with w0.P = t+ and w0.m = f (reference_facts A4).
+
+    P and m are the means of the positives and of all rows; f makes the mean score of the negatives
+    t-.
     """
-    n = len(indptr) - 1
+    n = len(rows.indptr) - 1
+    pp = pos_norm2 / n_pos / n_pos
+    pa = pos_total / n_pos / n
+    aa = rows.total_norm2 / n / n
+    f = n_pos / n * (_START_POSITIVE - _START_NEGATIVE) + _START_NEGATIVE
+    determinant = pa * pa - pp * aa
+    if abs(pa) < 1e-12 or abs(determinant) < 1e-9 * pp * aa:
+        return 0.0, -1.0
+    u = (f * pa - _START_POSITIVE * aa) / determinant
+    return u / n_pos, (_START_POSITIVE - u * pp) / pa
+
+
+@jit
+def _multi_positive(rows, positives, pos_norm2, pos_total, gram, column, coefs):
+    """Coefficients of w0 in span{each positive row, mean of the negatives} (reference_facts A4).
+
+    The Gram system with a small ridge asks for the scores t+, ..., t+, t-. Returns the coefficient
+    of the mean of all rows; the negatives' mean is (n m - sum of positives) / n_neg.
+    """
+    n = len(rows.indptr) - 1
     n_pos = len(positives)
+    n_neg = n - n_pos
+    size = n_pos + 1
+    solution = gram[len(gram) - 1]
+    constant = rows.bias_value * rows.bias_value
     for q in range(n_pos):
-        i = positives[q]
-        for p in range(indptr[i], indptr[i + 1]):
-            column[indices[p]] += data[p]
-    pos_norm2 = np.float64(n_pos) * n_pos * bias_value * bias_value
-    pos_total = np.float64(n_pos) * n * bias_value * bias_value
+        _add_row(rows, positives[q], np.float32(1), column)
+        with_positives = 0.0
+        for r in range(n_pos):
+            gram[q, r] = constant + _scatter_dot(rows, positives[r], column)
+            with_positives += gram[q, r]
+        _clear_row(rows, positives[q], column)
+        with_all = constant * n + _scatter_dot(rows, positives[q], rows.total)
+        gram[q, n_pos] = (with_all - with_positives) / n_neg
+        gram[n_pos, q] = gram[q, n_pos]
+    gram[n_pos, n_pos] = (rows.total_norm2 - 2 * pos_total + pos_norm2) / n_neg / n_neg
+    for q in range(size):
+        gram[q, q] += _START_RIDGE
+        solution[q] = _START_POSITIVE if q < n_pos else _START_NEGATIVE
+    for q in range(size):  # Gaussian elimination; the ridge keeps the pivots positive
+        for r in range(q + 1, size):
+            factor = gram[r, q] / gram[q, q]
+            for c in range(q, size):
+                gram[r, c] -= factor * gram[q, c]
+            solution[r] -= factor * solution[q]
+    for q in range(size - 1, -1, -1):
+        for c in range(q + 1, size):
+            solution[q] -= gram[q, c] * solution[c]
+        solution[q] /= gram[q, q]
     for q in range(n_pos):
-        i = positives[q]
-        for p in range(indptr[i], indptr[i + 1]):
-            pos_norm2 += np.float64(column[indices[p]]) * data[p]
-            pos_total += total[indices[p]] * data[p]
-    for q in range(n_pos):
-        i = positives[q]
-        for p in range(indptr[i], indptr[i + 1]):
-            column[indices[p]] = 0
-    shared = 0.0
-    for q in range(n_pos):
-        coefs[q] = 0
-    if start == 2 and n_pos <= _MAX_MULTI_POSITIVE and n_pos < n:
-        # multi-positive: w0 in span{mean of the negatives, each positive}, Gram system + ridge
-        n_neg = n - n_pos
-        size = n_pos + 1
-        gram = np.zeros((size, size))
-        for q in range(n_pos):
-            i = positives[q]
-            for p in range(indptr[i], indptr[i + 1]):
-                column[indices[p]] = data[p]
-            x_total = n * bias_value * bias_value
-            x_pos = 0.0
-            for r in range(n_pos):
-                ir = positives[r]
-                value = bias_value * bias_value
-                for p in range(indptr[ir], indptr[ir + 1]):
-                    value += np.float64(column[indices[p]]) * data[p]
-                gram[q, r] = value
-                x_pos += value
-            for p in range(indptr[i], indptr[i + 1]):
-                x_total += total[indices[p]] * data[p]
-                column[indices[p]] = 0
-            gram[q, n_pos] = (x_total - x_pos) / n_neg
-            gram[n_pos, q] = gram[q, n_pos]
-        gram[n_pos, n_pos] = (total_norm2 - 2 * pos_total + pos_norm2) / n_neg / n_neg
-        solution = np.empty(size)
-        for q in range(size):
-            gram[q, q] += _START_RIDGE
-            solution[q] = _START_POSITIVE if q < n_pos else _START_NEGATIVE
-        for q in range(size):  # Gaussian elimination; the ridge keeps the pivots positive
-            for r in range(q + 1, size):
-                factor = gram[r, q] / gram[q, q]
-                for c in range(q, size):
-                    gram[r, c] -= factor * gram[q, c]
-                solution[r] -= factor * solution[q]
-        for q in range(size - 1, -1, -1):
-            for c in range(q + 1, size):
-                solution[q] -= gram[q, c] * solution[c]
-            solution[q] /= gram[q, q]
-        shared = solution[n_pos] * n / n_neg
-        for q in range(n_pos):
-            coefs[q] = solution[q] - solution[n_pos] / n_neg
-    elif start != 0:
-        # mean-separating: w0 = u P + v m with w0.P = t+ and w0.m = f (reference_facts A4)
-        pp = pos_norm2 / n_pos / n_pos
-        pa = pos_total / n_pos / n
-        aa = total_norm2 / n / n
-        f = n_pos / n * (_START_POSITIVE - _START_NEGATIVE) + _START_NEGATIVE
-        determinant = pa * pa - pp * aa
-        if abs(pa) < 1e-12 or abs(determinant) < 1e-9 * pp * aa:
-            shared = -1.0
-        else:
-            u = (f * pa - _START_POSITIVE * aa) / determinant
-            shared = (_START_POSITIVE - u * pp) / pa
-            coefs[:n_pos] = u / n_pos
-    return shared, pos_norm2, pos_total
+        coefs[q] = solution[q] - solution[n_pos] / n_neg
+    return solution[n_pos] * n / n_neg
 
 
 @jit
-def _fit_lanes(loss, start, indptr, indices, data, total, mean_scores, total_norm2, bias_value,
-               ridge_b, pos_indptr, pos_rows, C, positive_cost, tol, max_iter, threshold, W,
-               scores, histogram, vectors, w, row_scratch, active, y, costs, local_of,
-               counters):
-    """Solve labels 0..n_labels-1; see the module docstring. Returns CSR parts in solver numbering.
+def _add_rows(rows, positives, coefs, W, b):
+    """W[:, b] += sum of the positive rows times their coefficients."""
+    for q in range(len(positives)):
+        i = positives[q]
+        scale = np.float32(coefs[q])
+        for p in range(rows.indptr[i], rows.indptr[i + 1]):
+            W[rows.indices[p], b] += scale * rows.data[p]
 
-    counters: Hessian products, Newton steps, passes over X, gathered entries, rounds, final
-    working rows, final features.
+
+def _open_lane(problem, rows, lanes, scratch, b, label):
+    """Start ``label`` in lane ``b``: its starting vector and the gradient norm to be reached."""
+    n = len(rows.indptr) - 1
+    positives = problem.pos_rows[problem.pos_indptr[label] : problem.pos_indptr[label + 1]]
+    n_pos = len(positives)
+    pos_norm2, pos_total = _positive_sums(rows, positives, scratch.column)
+    coefs = scratch.coefs[:n_pos]
+    coefs[:] = 0
+    shared = 0.0
+    if problem.start == "multi-positive" and n_pos <= _MAX_MULTI_POSITIVE and n_pos < n:
+        shared = _multi_positive(
+            rows, positives, pos_norm2, pos_total, scratch.gram, scratch.column, coefs
+        )
+    elif problem.start != "zero":
+        coefs[:], shared = _mean_separating(rows, n_pos, pos_norm2, pos_total)
+    _add_rows(rows, positives, coefs, scratch.W, b)
+    scratch.rows[b, :n_pos] = positives
+    lanes.label[b] = label
+    lanes.round[b] = 0
+    lanes.steps[b] = 0
+    lanes.n_rows[b] = n_pos
+    lanes.n_features[b] = 0
+    lanes.nnz[b] = 0
+    lanes.shared[b] = shared
+    lanes.bias[b] = (coefs.sum() + shared) * rows.bias_value
+    # g(0) = -l'(0) C (c+ sum_pos x - sum_neg x): the norm that LIBLINEAR's rule refers to
+    a = -(1.0 + problem.positive_cost[label])
+    norm2 = rows.total_norm2 + 2 * a * pos_total + a * a * pos_norm2
+    slope0 = 2.0 if problem.loss == SQUARED_HINGE else 0.5
+    imbalance = max(min(n_pos, n - n_pos), 1) / n
+    lanes.target[b] = problem.tol * imbalance * slope0 * problem.C * math.sqrt(max(norm2, 0.0))
+
+
+def _choose_rows(problem, lanes, scratch, b):
+    """Grow the working set of lane ``b``; returns (its new size, violators left out)."""
+    known = int(lanes.n_rows[b])
+    first = lanes.round[b] == 0
+    if problem.loss == LOGISTIC:
+        if not first:
+            return known, 0
+        others = np.ones(scratch.rows.shape[1], bool)
+        others[scratch.rows[b, :known]] = False
+        scratch.rows[b, known:] = np.flatnonzero(others)
+        return len(others), 0
+    if first:
+        quota = _FIRST_ROWS + _FIRST_ROWS_PER_ROOT * math.sqrt(known)
+        lower = _START_NEGATIVE - 0.5
+    else:
+        quota = _FIRST_ROWS + _GROWTH * known
+        lower = -1.0
+    return _take_rows(
+        scratch.scores[b],
+        np.float32(lower),
+        quota,
+        scratch.histogram,
+        scratch.candidates,
+        scratch.rows[b],
+        known,
+    )
+
+
+@jit
+def _load_lane(rows, lanes, scratch, local_indices, local_data, b, m, n_pos, cost, C):
+    """Set up the problem of lane ``b`` on m rows in compact coordinates; returns its features."""
+    first = lanes.round[b] == 0
+    features = scratch.features[b]
+    n_local = _gather_rows(
+        rows.indptr,
+        rows.indices,
+        rows.data,
+        scratch.rows[b],
+        0 if first else lanes.n_rows[b],
+        m,
+        scratch.local_of,
+        features,
+        lanes.n_features[b],
+        scratch.local_indptr[b],
+        local_indices[b],
+        local_data[b],
+    )
+    for q in range(m):
+        positive = q < n_pos
+        scratch.y[q] = np.float32(1) if positive else np.float32(-1)
+        scratch.costs[q] = np.float32(C * cost) if positive else np.float32(C)
+    # The part of the shared vector outside the working set's features only adds to ||w||, so it
+    # is dropped.
+    share = lanes.shared[b] / (len(rows.indptr) - 1)
+    for c in range(n_local):
+        scratch.w[c] = scratch.W[features[c], b] + np.float32(share * rows.total[features[c]])
+    scratch.w[n_local] = lanes.bias[b]
+    return n_local
+
+
+@jit
+def _store_lane(lanes, scratch, b, n_local):
+    for c in range(n_local):
+        scratch.W[scratch.features[b, c], b] = scratch.w[c]
+    lanes.bias[b] = scratch.w[n_local]
+    lanes.shared[b] = 0
+
+
+def _solve_lane(problem, rows, lanes, scratch, local_indices, local_data, b, m, nnz, counters):
+    """Newton steps on the m rows of lane ``b``'s working set; updates its column of W."""
+    label = lanes.label[b]
+    n_pos = problem.pos_indptr[label + 1] - problem.pos_indptr[label]
+    n_local = _load_lane(
+        rows,
+        lanes,
+        scratch,
+        local_indices,
+        local_data,
+        b,
+        m,
+        n_pos,
+        problem.positive_cost[label],
+        problem.C,
+    )
+    budget = problem.max_iter - lanes.steps[b]
+    if problem.loss == SQUARED_HINGE:
+        budget = min(budget, _INNER_STEPS)
+    lanes.reached[b], steps, lanes.outcome[b] = minimise(
+        problem.loss,
+        scratch.local_indptr[b],
+        local_indices[b],
+        local_data[b],
+        m,
+        n_local,
+        scratch.y,
+        scratch.costs,
+        np.float32(rows.bias_value),
+        problem.ridge_b,
+        scratch.w,
+        _INNER_TARGET * lanes.target[b],
+        budget,
+        scratch.vectors,
+        scratch.row_values,
+        scratch.active,
+        counters,
+    )
+    _store_lane(lanes, scratch, b, n_local)
+    lanes.steps[b] += steps
+    lanes.n_rows[b] = m
+    lanes.n_features[b] = n_local
+    lanes.nnz[b] = nnz
+    lanes.round[b] += 1
+    counters[1] += steps
+    counters[4] += 1
+    return steps
+
+
+@jit
+def _close_lane(threshold, lanes, scratch, b, out_indices, out_data):
+    """Write the weights of lane ``b`` that pass the threshold and clear its column."""
+    count = 0
+    for c in range(lanes.n_features[b]):
+        j = scratch.features[b, c]
+        value = scratch.W[j, b]
+        if value != 0 and abs(value) >= threshold:
+            out_indices[count] = j
+            out_data[count] = value
+            count += 1
+        scratch.W[j, b] = 0
+    lanes.label[b] = -1
+    return count
+
+
+def _fit_lanes(problem, rows, counters):
+    """Solve all labels of the problem; see the module docstring.
+
+    Yields (label, feature numbers, weights, bias, Newton steps, converged) in the order in which
+    labels are done. counters: Hessian products, Newton steps, passes over X, gathered entries,
+    rounds, and over the final working sets rows and features.
+
+    This loop stays in Python: it is short beside the kernels that it calls (some 20 us a label and
+    round), and compiling it would compile all of them once more.
     """
-    n = len(indptr) - 1
-    n_labels = len(pos_indptr) - 1
-    # the logistic loss needs all rows in each lane: one lane at a time bounds the memory
-    lanes = W.shape[1] if loss == SQUARED_HINGE else 1
-    lane_label = np.full(lanes, -1, np.int64)
-    lane_round = np.zeros(lanes, np.int64)
-    lane_steps = np.zeros(lanes, np.int64)
-    lane_rows = np.zeros(lanes, np.int64)
-    lane_features = np.zeros(lanes, np.int64)
-    target = np.zeros(lanes)
-    reached = np.zeros(lanes)
-    stalled = np.zeros(lanes, np.bool_)
-    bias = np.zeros(lanes, np.float32)
-    shared = np.zeros(W.shape[1], np.float32)
-    offset = np.zeros(W.shape[1], np.float32)
-    # the working sets, one a lane; pages that no lane reaches are never touched
-    rows = np.empty((lanes, n), np.int32)
-    features = np.empty((lanes, W.shape[0]), np.uint32)
-    local_indptr = np.zeros((lanes, n + 1), np.int64)
-    local_indices = np.empty((lanes, 1 << 14), np.uint32)
-    local_data = np.empty((lanes, 1 << 14), np.float32)
-    lane_nnz = np.zeros(lanes, np.int64)
-    candidates = np.empty(n + 1, np.int32)
-    coefs = np.empty(n, np.float64)
-    buffer = np.empty((_CHUNK, W.shape[1]), np.float32)
-    out_indices = np.empty(1 << 16, np.int32)
-    out_data = np.empty(1 << 16, np.float32)
-    out_start = np.zeros(n_labels, np.int64)
-    out_stop = np.zeros(n_labels, np.int64)
-    out_bias = np.zeros(n_labels, np.float32)
-    out_steps = np.zeros(n_labels, np.int32)
-    out_converged = np.zeros(n_labels, np.bool_)
-    n_out = 0
+    n, d = len(rows.indptr) - 1, len(rows.feature_of)
+    n_labels = len(problem.pos_indptr) - 1
+    hinge = problem.loss == SQUARED_HINGE
+    # The logistic loss needs all rows in each lane: one lane at a time bounds the memory.
+    n_lanes = LANES if hinge else 1
+    lanes, scratch = _new_lanes(), _new_scratch(n, d)
+    lengths = np.diff(rows.indptr)
+    # Pools of the working sets' entries, which grow: pages that no lane reaches are not touched.
+    local_indices = np.empty((n_lanes, 1 << 14), np.uint32)
+    local_data = np.empty((n_lanes, 1 << 14), np.float32)
     next_label = 0
-    n_live = 0
     while True:
-        for b in range(lanes):
-            if lane_label[b] >= 0 or next_label >= n_labels:
-                continue
-            label = next_label
-            next_label += 1
-            n_live += 1
-            positives = pos_rows[pos_indptr[label] : pos_indptr[label + 1]]
-            n_pos = len(positives)
-            lane_label[b] = label
-            lane_round[b] = 0
-            lane_steps[b] = 0
-            lane_rows[b] = n_pos
-            lane_features[b] = 0
-            lane_nnz[b] = 0
-            for q in range(n_pos):
-                rows[b, q] = positives[q]
-            v, pos_norm2, pos_total = _start_vector(
-                start, indptr, indices, data, positives, total, total_norm2, bias_value,
-                vectors[0], coefs
+        for b in range(n_lanes):
+            if lanes.label[b] < 0 and next_label < n_labels:
+                _open_lane(problem, rows, lanes, scratch, b, next_label)
+                next_label += 1
+        live = np.flatnonzero(lanes.label >= 0).tolist()
+        if not live:
+            return
+        if hinge:
+            lanes.offset[:] = lanes.bias * np.float32(rows.bias_value)
+            _score_block(
+                rows, scratch.W, lanes.shared, lanes.offset, scratch.buffer, scratch.scores
             )
-            weight_sum = v
-            for q in range(n_pos):
-                weight_sum += coefs[q]
-                i = positives[q]
-                for p in range(indptr[i], indptr[i + 1]):
-                    W[indices[p], b] += np.float32(coefs[q]) * data[p]
-            shared[b] = v
-            bias[b] = weight_sum * bias_value
-            # g(0) = -l'(0) C (c+ sum_pos x - sum_neg x): the norm in LIBLINEAR's stopping rule
-            a = -(1.0 + positive_cost[label])
-            norm2 = total_norm2 + 2 * a * pos_total + a * a * pos_norm2
-            slope0 = 2.0 if loss == SQUARED_HINGE else 0.5
-            imbalance = max(min(n_pos, n - n_pos), 1) / n
-            target[b] = tol * imbalance * slope0 * C * math.sqrt(max(norm2, 0.0))
-        if n_live == 0:
-            break
-        if loss == SQUARED_HINGE:
-            for b in range(lanes):
-                offset[b] = bias[b] * bias_value
-            _score_block(indptr, indices, data, W, shared, mean_scores, offset, buffer, scores)
             counters[2] += 1
-        for b in range(lanes):
-            label = lane_label[b]
-            if label < 0:
-                continue
-            n_pos = pos_indptr[label + 1] - pos_indptr[label]
-            known = lane_rows[b]
-            first = lane_round[b] == 0
-            left_out = 0
-            m = known
-            if loss == SQUARED_HINGE:
-                if first:
-                    quota = _FIRST_ROWS + _FIRST_ROWS_PER_ROOT * math.sqrt(n_pos)
-                    lower = np.float32(_START_NEGATIVE - 0.5)
-                else:
-                    quota = _FIRST_ROWS + _GROWTH * known
-                    lower = np.float32(-1)
-                m, left_out = _take_rows(
-                    scores[b], lower, quota, histogram, candidates, rows[b], known
-                )
-            elif first:
-                for i in range(n):
-                    scores[b, i] = 0
-                for q in range(n_pos):
-                    scores[b, rows[b, q]] = 1
-                for i in range(n):
-                    if scores[b, i] == 0:
-                        rows[b, m] = i
-                        m += 1
+        for b in live:
+            first = lanes.round[b] == 0
+            m, left_out = _choose_rows(problem, lanes, scratch, b)
             # Without new rows inside the margin the working set's gradient is the gradient over
-            # all rows; the first round's rows outside it have not been looked at yet.
-            done = not first and m == known and (reached[b] <= target[b] or stalled[b])
+            # all rows. Before the first solution there is none to judge.
+            done = (
+                not first
+                and m == lanes.n_rows[b]
+                and (lanes.reached[b] <= lanes.target[b] or lanes.outcome[b] != UNFINISHED)
+            )
             if not done:
-                if first:
-                    known = 0
-                nnz = lane_nnz[b]
-                for q in range(known, m):
-                    nnz += indptr[rows[b, q] + 1] - indptr[rows[b, q]]
+                new_rows = scratch.rows[b, 0 if first else lanes.n_rows[b] : m]
+                nnz = int(lanes.nnz[b] + lengths[new_rows].sum())
                 if nnz > local_indices.shape[1]:
-                    local_indices = _grown_pool(local_indices, lane_nnz, nnz)
-                    local_data = _grown_pool(local_data, lane_nnz, nnz)
-                counters[3] += nnz - lane_nnz[b]
-                lane_nnz[b] = nnz
-                n_local = _gather_rows(
-                    indptr, indices, data, rows[b], known, m, local_of, features[b],
-                    lane_features[b], local_indptr[b], local_indices[b], local_data[b]
+                    local_indices = _grown(local_indices, lanes.nnz, nnz)
+                    local_data = _grown(local_data, lanes.nnz, nnz)
+                counters[3] += nnz - lanes.nnz[b]
+                steps = _solve_lane(
+                    problem, rows, lanes, scratch, local_indices, local_data, b, m, nnz, counters
                 )
-                for q in range(m):
-                    y[q] = np.float32(1) if q < n_pos else np.float32(-1)
-                    costs[q] = np.float32(C * positive_cost[label] if q < n_pos else C)
-                for c in range(n_local):
-                    w[c] = W[features[b, c], b]
-                    if first:
-                        # the part of the shared vector outside the working set's features only
-                        # adds to ||w||, so it is dropped
-                        w[c] += shared[b] * np.float32(total[features[b, c]] / n)
-                w[n_local] = bias[b]
-                budget = max_iter - lane_steps[b]
-                if loss == SQUARED_HINGE:
-                    budget = min(budget, _INNER_STEPS)
-                reached[b], steps, stalled[b] = minimise(
-                    loss, local_indptr[b], local_indices[b], local_data[b], m, n_local, y, costs,
-                    np.float32(bias_value), ridge_b, w, _INNER_TARGET * target[b], budget,
-                    vectors, row_scratch, active, counters
-                )
-                for c in range(n_local):
-                    W[features[b, c], b] = w[c]
-                bias[b] = w[n_local]
-                shared[b] = 0
-                lane_steps[b] += steps
-                lane_rows[b] = m
-                lane_features[b] = n_local
-                lane_round[b] += 1
-                counters[1] += steps
-                counters[4] += 1
                 # The last condition: the new rows leave the gradient within the tolerance.
                 done = (
-                    loss == LOGISTIC
-                    or lane_steps[b] >= max_iter
-                    or (not first and steps == 0 and left_out == 0 and reached[b] <= target[b])
+                    not hinge
+                    or lanes.steps[b] >= problem.max_iter
+                    or (
+                        not first
+                        and steps == 0
+                        and left_out == 0
+                        and lanes.reached[b] <= lanes.target[b]
+                    )
                 )
             if done:
-                n_local = lane_features[b]
-                if n_out + n_local > len(out_indices):
-                    out_indices = _grown(out_indices, n_out, n_out + n_local)
-                    out_data = _grown(out_data, n_out, n_out + n_local)
-                out_start[label] = n_out
-                for c in range(n_local):
-                    j = features[b, c]
-                    value = W[j, b]
-                    if value != 0 and abs(value) >= threshold:
-                        out_indices[n_out] = j
-                        out_data[n_out] = value
-                        n_out += 1
-                    W[j, b] = 0
-                out_stop[label] = n_out
-                out_bias[label] = bias[b]
-                out_steps[label] = lane_steps[b]
-                out_converged[label] = reached[b] <= target[b] or stalled[b]
-                counters[5] += lane_rows[b]
-                counters[6] += n_local
-                lane_label[b] = -1
-                n_live -= 1
-    return (
-        out_start,
-        out_stop,
-        out_indices[:n_out],
-        out_data[:n_out],
-        out_bias,
-        out_steps,
-        out_converged,
-    )
+                label = int(lanes.label[b])
+                numbers = np.empty(lanes.n_features[b], np.uint32)
+                weights = np.empty(lanes.n_features[b], np.float32)
+                count = _close_lane(problem.threshold, lanes, scratch, b, numbers, weights)
+                counters[5] += lanes.n_rows[b]
+                counters[6] += lanes.n_features[b]
+                converged = lanes.reached[b] <= lanes.target[b] or lanes.outcome[b] == RESOLVED
+                yield (
+                    label,
+                    numbers[:count].copy(),
+                    weights[:count].copy(),
+                    lanes.bias[b],
+                    lanes.steps[b],
+                    converged,
+                )
+
+
+def _grown(pool, used, size):
+    """A pool with at least ``size`` columns; lane b keeps its first used[b] entries."""
+    out = np.empty((len(pool), max(size, 2 * pool.shape[1])), pool.dtype)
+    for b in range(len(pool)):
+        out[b, : used[b]] = pool[b, : used[b]]
+    return out
 
 
 def solve(
@@ -521,6 +670,7 @@ def solve(
     tol=0.01,
     max_iter=1000,
     threshold=0.0,
+    loss_tolerance=None,
 ):
     """Solve the labels whose positive rows are ``pos_rows[pos_indptr[l]:pos_indptr[l + 1]]``.
 
@@ -544,6 +694,9 @@ def solve(
         Newton steps a label.
     threshold : float
         Weights of smaller magnitude are not returned.
+    loss_tolerance : float, optional
+        Also drop per label as many of the smallest weights as raise its loss over all rows by at
+        most this share.
 
     Returns
     -------
@@ -554,50 +707,92 @@ def solve(
     Memory beside the result, in bytes: 64 (n_samples + n_features) for the block, and the rows of
     16 working sets.
     """
-    n = len(rows.indptr) - 1
-    d = len(rows.feature_of)
     n_labels = len(pos_indptr) - 1
     if positive_cost is None:
         positive_cost = np.ones(n_labels)
-    counters = np.zeros(8, np.int64)
-    begin, end, numbers, data, bias, n_iter, converged = _fit_lanes(
-        LOSSES[loss],
-        STARTS[start],
-        rows.indptr,
-        rows.indices,
-        rows.data,
-        rows.total,
-        rows.mean_scores,
-        rows.total_norm2,
-        rows.bias_value,
-        np.float32(regularize_bias),
-        np.ascontiguousarray(pos_indptr, dtype=np.int64),
-        np.ascontiguousarray(pos_rows, dtype=np.int32),
-        float(C),
-        np.ascontiguousarray(positive_cost, dtype=np.float64),
-        float(tol),
-        int(max_iter),
-        np.float32(threshold),
-        aligned_zeros((d, LANES)),
-        np.zeros((LANES, n), np.float32),
-        np.zeros(_BINS, np.int64),
-        np.zeros((N_VECTORS, d + 1), np.float32),
-        np.zeros(d + 1, np.float32),
-        np.empty((4, n), np.float32),
-        np.empty(n, np.int32),
-        np.empty(n, np.float32),
-        np.empty(n, np.float32),
-        np.full(d, 0xFFFFFFFF, np.uint32),
-        counters,
+    problem = _Problem(
+        loss=LOSSES[loss],
+        start=start,
+        C=float(C),
+        ridge_b=np.float32(regularize_bias),
+        tol=float(tol),
+        max_iter=int(max_iter),
+        threshold=np.float32(threshold),
+        pos_indptr=np.array(pos_indptr, np.int64),
+        pos_rows=np.array(pos_rows, np.int32),
+        positive_cost=np.array(positive_cost, np.float64),
     )
-    # Lanes finish in an order of their own: sort by label, then by the caller's feature.
-    lengths = end - begin
-    indptr = np.concatenate(([0], np.cumsum(lengths)))
-    label_of = np.empty(len(numbers), np.int64)
-    by_start = np.argsort(begin, kind="stable")
-    label_of[:] = np.repeat(by_start, lengths[by_start])
-    features = rows.feature_of[numbers]
-    order = np.lexsort((features, label_of))
+    bias = np.zeros(n_labels, np.float32)
+    n_iter = np.zeros(n_labels, np.int32)
+    converged = np.zeros(n_labels, bool)
+    counters = np.zeros(8, np.int64)
+    parts = [None] * n_labels
+    for label, numbers, weights, *state in _fit_lanes(problem, rows, counters):
+        bias[label], n_iter[label], converged[label] = state
+        order = np.argsort(rows.feature_of[numbers])
+        parts[label] = numbers[order], weights[order]
+    indptr = np.concatenate(([0], np.cumsum([len(part[0]) for part in parts], dtype=np.int64)))
+    sorted_numbers = np.concatenate([np.empty(0, np.uint32), *(part[0] for part in parts)])
+    sorted_data = np.concatenate([np.empty(0, np.float32), *(part[1] for part in parts)])
+    if loss_tolerance is not None:
+        keep = keep_within_loss(
+            _scores_of_block,
+            rows,
+            problem.loss,
+            problem.pos_indptr,
+            problem.pos_rows,
+            problem.C,
+            problem.positive_cost,
+            bias,
+            indptr,
+            sorted_numbers,
+            sorted_data,
+            float(loss_tolerance),
+        )
+        kept_before = np.concatenate(([0], np.cumsum(keep)))
+        indptr = kept_before[indptr]
+        sorted_numbers, sorted_data = sorted_numbers[keep], sorted_data[keep]
     return LinearSolution(
-        indptr, features[order], data[order], bias, n_iter, converged, counters
+        indptr, rows.feature_of[sorted_numbers], sorted_data, bias, n_iter, converged, counters
+    )
+
+
+def _scores_of_block(rows, W, shared, offset, scores):
+    _score_block(rows, W, shared, offset, np.empty((_CHUNK, LANES), np.float32), scores)
+
+
+def work_bytes(n, d):
+    """Bytes of the work space of one call, without the entries of the working sets."""
+    per_row = 2 * 4 * LANES + 40
+    per_feature = 2 * 4 * LANES + 4 * (N_VECTORS + 3)
+    return per_row * n + per_feature * d
+
+
+def _new_lanes():
+    integers = [np.zeros(LANES, np.int64) for _ in range(6)]
+    integers[0] -= 1
+    floats = [np.zeros(LANES, np.float32) for _ in range(3)]
+    return _Lanes(*integers, np.zeros(LANES), np.zeros(LANES), np.zeros(LANES, np.int64), *floats)
+
+
+def _new_scratch(n, d):
+    return _Scratch(
+        W=aligned_zeros((d, LANES)),
+        scores=np.zeros((LANES, n), np.float32),
+        buffer=np.empty((_CHUNK, LANES), np.float32),
+        rows=np.empty((LANES, n), np.int32),
+        features=np.empty((LANES, d), np.uint32),
+        local_indptr=np.zeros((LANES, n + 1), np.int64),
+        local_of=np.full(d, 0xFFFFFFFF, np.uint32),
+        column=np.zeros(d, np.float64),
+        histogram=np.zeros(_BINS, np.int64),
+        candidates=np.empty(n + 1, np.int32),
+        coefs=np.empty(n, np.float64),
+        gram=np.empty((_MAX_MULTI_POSITIVE + 2, _MAX_MULTI_POSITIVE + 1)),
+        w=np.zeros(d + 1, np.float32),
+        vectors=np.zeros((N_VECTORS, d + 1), np.float32),
+        row_values=np.empty((4, n), np.float32),
+        active=np.empty(n, np.int32),
+        y=np.empty(n, np.float32),
+        costs=np.empty(n, np.float32),
     )

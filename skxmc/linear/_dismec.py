@@ -1,0 +1,539 @@
+"""One-vs-all linear classifier: DiSMEC and DiSMEC++."""
+
+import hashlib
+import numbers
+import shutil
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_consistent_length
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skxmc._parallel import effective_n_jobs, map_chunks
+from skxmc._progress import progress
+from skxmc.base import XMCClassifierMixin
+from skxmc.exceptions import CheckpointError, MemoryLimitError
+from skxmc.io._arrays import make_compressed, read_arrays, write_arrays_atomic
+from skxmc.linear._weighting import positive_weights
+from skxmc.ops import linear_scores, linear_solver
+
+# Labels solved by one call of the solver: the unit of threads, of progress and of checkpoints.
+# Results do not depend on it; a killed fit loses at most this many labels a thread.
+_SHARD = 256
+
+# Labels solved to predict the memory of a fit.
+_SAMPLE = 128
+
+# Rows whose lengths are summed at a time.
+_BLOCK_ROWS = 1 << 14
+
+
+class DismecClassifier(XMCClassifierMixin, BaseEstimator):
+    r"""One-vs-all linear classifier for up to millions of labels.
+
+    For each label :math:`j`, independently of all others,
+
+    .. math::
+
+        \min_{w, b} \; \tfrac12 \lVert w \rVert^2 + \tfrac{\rho}{2} b^2
+        + C \sum_i c_{ij} \, \ell\bigl(y_{ij} (w \cdot x_i + s\, b)\bigr),
+        \qquad y_{ij} \in \{-1, +1\},
+
+    with :math:`\ell(z) = \max(0, 1 - z)^2` (squared hinge) or :math:`\log(1 + e^{-z})`,
+    :math:`\rho = 1` if the intercept is regularised, else 0, :math:`s` = ``intercept_scaling``,
+    :math:`c_{ij}` = 1 for a negative and the label's weight for a positive. The method is DiSMEC++:
+    truncated Newton steps on the rows inside the margin, from a start that separates the means of
+    positives and negatives, and weights pruned as soon as a label is solved. On top of it, sixteen
+    labels share each pass over the rows, and a label is solved on a working set of rows in the
+    coordinates of the features that they hold (`skxmc.ops.linear_solver`).
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Weight of the loss against the squared norm, as in scikit-learn; :math:`\lambda = 1/C` in
+        DiSMEC's convention.
+    loss : {"squared_hinge", "logistic"}, default="squared_hinge"
+        The logistic loss has no rows without curvature to skip: it takes 20 to 50 times longer.
+    tol : float, default=0.01
+        A label is done when its gradient, over all rows, is at most
+        ``tol * max(min(n_pos, n_neg), 1) / n_samples`` times the gradient at zero: LIBLINEAR's
+        rule, with LIBLINEAR's 0.01 or less where the optimum itself is wanted.
+    max_iter : int, default=1000
+        Newton steps a label.
+    init : {"mean-separating", "multi-positive", "zero"}, default="mean-separating"
+        Where a label starts; the solution does not depend on it beyond ``tol``.
+    fit_intercept : bool, default=True
+        Whether there is a :math:`b`.
+    intercept_scaling : float, default=1.0
+        The constant :math:`s` beside each row.
+    regularize_intercept : bool, default=True
+        True is LIBLINEAR's problem (and that of `LinearSVC`), False that of DiSMEC++.
+    normalize : {"l2", None}, default="l2"
+        "l2" scales each row to unit length, in `fit` and in all predictions: margins, pruning and
+        ``C`` mean the same on every data set then, and accuracy on raw counts gains several points.
+        The user's arrays stay as they are.
+    weighting : {None, "vanilla", "propensity", "class-balanced", "propensity-class-balanced"} \
+            or array of shape (n_labels,), default=None
+        Weight of a label's positives: 1; :math:`2/p_j - 1`, the convex surrogate of the unbiased
+        loss for missing labels; :math:`(1 - \beta)/(1 - \beta^{n_j})`; the product; or given.
+    propensity : "jpv", ("jpv", A, B) or array of shape (n_labels,), default="jpv"
+        Probability :math:`p_j` that a relevant label was recorded, for ``weighting``. "jpv" is the
+        formula of Jain, Prabhu and Varma with A=0.55, B=1.5.
+    beta : float, default=0.9
+        :math:`\beta` of the class-balanced weights, in [0, 1).
+    prune_threshold : float, default=0.1
+        Weights of smaller magnitude are dropped (DiSMEC's "ambiguity", which took 0.01). 0 keeps
+        all.
+    prune_tolerance : float or None, default=None
+        Instead of ``prune_threshold``: per label the largest threshold that raises its objective's
+        loss part over the training rows by at most this share.
+    top_k : int, default=100
+        Labels kept in a row of the sparse `predict_proba` and `decision_function`.
+    max_dense_bytes : int, default=2**30
+        Largest dense output; see `skxmc.base.XMCClassifierMixin`.
+    n_jobs : int or None, default=None
+        Threads; -1 for all processors. The result is the same, bit for bit, for any number.
+    memory_limit : int or None, default=None
+        Bytes that `fit` may take beside its inputs. It is refused with `MemoryLimitError`, before
+        anything is allocated, where `estimate_memory` says more.
+    checkpoint_dir : str, path or None, default=None
+        Folder in which `fit` leaves each finished shard of 256 labels. A later `fit` of the same
+        parameters and data goes on from there, to a model that is identical bit for bit; the
+        shards are removed when the fit is complete. Other data or parameters never mix: they get
+        another subfolder.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    coef_ : csr_array of shape (n_labels, n_features), float32
+        Pruned weights, by label (one row for two classes).
+    intercept_ : ndarray of shape (n_labels,), float32
+        :math:`s\, b`. Minus infinity for a label without positives: it has no weights and is
+        never answered.
+    n_iter_ : ndarray of shape (n_labels,), int32
+        Newton steps.
+    classes_, n_labels_, n_features_in_, feature_names_in_
+        See `skxmc.base.XMCClassifierMixin`.
+
+    Raises
+    ------
+    ValueError
+        For input that `skxmc.base.XMCClassifierMixin` refuses, weights or propensities out of
+        range or of the wrong length.
+    MemoryLimitError
+        If the fit would take more than ``memory_limit``.
+    CheckpointError
+        If a shard in ``checkpoint_dir`` is damaged.
+
+    Notes
+    -----
+    The fit is deterministic, so there is no ``random_state``.
+
+    `predict_proba` is the logistic function of the margin: a ranking score in (0, 1) that is 0.5 at
+    the decision threshold, *not* a calibrated probability under the squared hinge.
+
+    Time: about (n_stored(X) / 16 + stored entries of the rows inside the margin) a label and
+    pass; linear in labels and rows. A dense ``X`` is used through a sparse copy.
+    Memory of a fit beside inputs and result: see `estimate_memory`.
+
+    References
+    ----------
+    R. Babbar, B. Schölkopf. DiSMEC: Distributed sparse machines for extreme multi-label
+    classification. WSDM 2017.
+
+    E. Schultheis. PhD thesis, Aalto University, 2025: section 5.1 (eq. 5.1), section 3.2
+    (eqs. 3.9 to 3.14). E. Schultheis, R. Babbar. Speeding-up one-versus-all training for extreme
+    classification via mean-separating initialization. Machine Learning, 2022.
+
+    Examples
+    --------
+    >>> import scipy.sparse as sp
+    >>> from sklearn.feature_extraction.text import TfidfVectorizer
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skxmc import DismecClassifier
+    >>> texts = ["fast web server", "web browser", "chess game", "puzzle game"]
+    >>> Y = sp.csr_array([[1, 0, 1], [1, 0, 0], [0, 1, 0], [0, 1, 0]])  # web, game, fast
+    >>> model = make_pipeline(TfidfVectorizer(), DismecClassifier()).fit(texts, Y)
+    >>> model.predict(["small web page", "board game"]).toarray()
+    array([[1, 0, 0],
+           [0, 1, 0]])
+    >>> X = model[:-1].transform(["web game"])
+    >>> model[-1].predict_topk(X, k=2).labels
+    array([[1, 0]], dtype=int32)
+    """
+
+    _parameter_constraints = {
+        **XMCClassifierMixin._parameter_constraints,
+        "C": [Interval(numbers.Real, 0, None, closed="neither")],
+        "loss": [StrOptions(set(linear_solver.LOSSES))],
+        "tol": [Interval(numbers.Real, 0, None, closed="left")],
+        "max_iter": [Interval(numbers.Integral, 1, None, closed="left")],
+        "init": [StrOptions(set(linear_solver.STARTS))],
+        "fit_intercept": ["boolean"],
+        "intercept_scaling": [Interval(numbers.Real, 0, None, closed="neither")],
+        "regularize_intercept": ["boolean"],
+        "normalize": [StrOptions({"l2"}), None],
+        "weighting": [str, "array-like", None],
+        "propensity": [str, tuple, "array-like"],
+        "beta": [Interval(numbers.Real, 0, 1, closed="left")],
+        "prune_threshold": [Interval(numbers.Real, 0, None, closed="left")],
+        "prune_tolerance": [Interval(numbers.Real, 0, None, closed="left"), None],
+        "n_jobs": [numbers.Integral, None],
+        "memory_limit": [Interval(numbers.Integral, 1, None, closed="left"), None],
+        "checkpoint_dir": [str, Path, None],
+        "verbose": ["verbose"],
+    }
+
+    _weight_attributes = ("coef_",)
+
+    def __init__(
+        self,
+        C=1.0,
+        *,
+        loss="squared_hinge",
+        tol=0.01,
+        max_iter=1000,
+        init="mean-separating",
+        fit_intercept=True,
+        intercept_scaling=1.0,
+        regularize_intercept=True,
+        normalize="l2",
+        weighting=None,
+        propensity="jpv",
+        beta=0.9,
+        prune_threshold=0.1,
+        prune_tolerance=None,
+        top_k=100,
+        max_dense_bytes=2**30,
+        n_jobs=None,
+        memory_limit=None,
+        checkpoint_dir=None,
+        verbose=0,
+    ):
+        self.C = C
+        self.loss = loss
+        self.tol = tol
+        self.max_iter = max_iter
+        self.init = init
+        self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
+        self.regularize_intercept = regularize_intercept
+        self.normalize = normalize
+        self.weighting = weighting
+        self.propensity = propensity
+        self.beta = beta
+        self.prune_threshold = prune_threshold
+        self.prune_tolerance = prune_tolerance
+        self.top_k = top_k
+        self.max_dense_bytes = max_dense_bytes
+        self.n_jobs = n_jobs
+        self.memory_limit = memory_limit
+        self.checkpoint_dir = checkpoint_dir
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------ fit
+
+    def _fit_indicator(self, X, Y):
+        n_jobs = effective_n_jobs(self.n_jobs)
+        n_features = X.shape[1]
+        n_columns = Y.shape[1]
+        task = self._task(X, Y)
+        if self.memory_limit is not None:
+            self._check_memory(_work_bytes(X, Y, n_jobs), n_jobs)
+        rows = self._prepare(X)
+        if self.memory_limit is not None:
+            self._check_memory(self._predicted_bytes(X, Y, task, rows, n_jobs), n_jobs)
+        n_labels = len(task.labels)
+        shards = [
+            slice(first, min(first + _SHARD, n_labels)) for first in range(0, n_labels, _SHARD)
+        ]
+        store = self._checkpoint(X, Y)
+
+        def solve(shard):
+            if store is not None and (done := store.read(shard)) is not None:
+                return shard, done
+            solution = self._solve(rows, task, np.arange(shard.start, shard.stop))
+            if store is not None:
+                store.write(shard, solution)
+            return shard, solution
+
+        solutions = []
+        with progress(n_labels, "labels", self.verbose) as bar:
+            for shard, solution in map_chunks(solve, shards, n_jobs):
+                solutions.append(solution)
+                bar.update(shard.stop - shard.start)
+        self._collect(task.labels, solutions, n_columns, n_features)
+        if store is not None:
+            store.remove()
+
+    def _task(self, X, Y):
+        counts = np.bincount(Y.indices, minlength=Y.shape[1])
+        weights = positive_weights(
+            self.weighting, counts, X.shape[0], propensity=self.propensity, beta=self.beta
+        )
+        # Frequent labels first: they take longest, so the last shards are short and even.
+        labels = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+        return _Task(labels, *_rows_by_label(Y, counts, labels), weights[labels])
+
+    def _solve(self, rows, task, positions):
+        """Solve the labels at these positions of the task."""
+        lengths = task.indptr[positions + 1] - task.indptr[positions]
+        indptr = np.concatenate(([0], np.cumsum(lengths)))
+        source = np.repeat(task.indptr[positions] - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return linear_solver.solve(
+            rows,
+            indptr,
+            task.rows[source],
+            loss=self.loss,
+            start=self.init,
+            C=self.C,
+            positive_cost=task.weights[positions],
+            regularize_bias=self.regularize_intercept,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            threshold=self.prune_threshold if self.prune_tolerance is None else 0.0,
+            loss_tolerance=self.prune_tolerance,
+        )
+
+    def _prepare(self, X):
+        if not sp.issparse(X):
+            X = _sparse_rows(X)
+        data = X.data
+        if self.normalize == "l2":
+            data = data * np.repeat(_inverse_norms(X), np.diff(X.indptr))
+        bias_value = self.intercept_scaling if self.fit_intercept else 0.0
+        return linear_solver.prepare(X.indptr, X.indices, data, X.shape[1], bias_value)
+
+    def _collect(self, labels, solutions, n_columns, n_features):
+        """Put the shards' labels in order of their number."""
+        self.intercept_ = np.full(n_columns, -np.inf, dtype=np.float32)
+        self.n_iter_ = np.zeros(n_columns, dtype=np.int32)
+        scale = np.float32(self.intercept_scaling if self.fit_intercept else 0.0)
+        self.intercept_[labels] = np.concatenate([s.bias for s in solutions]) * scale
+        self.n_iter_[labels] = np.concatenate([s.n_iter for s in solutions])
+        converged = np.concatenate([s.converged for s in solutions])
+        lengths = np.zeros(n_columns, dtype=np.int64)
+        lengths[labels] = np.concatenate([np.diff(s.indptr) for s in solutions])
+        indptr = np.concatenate(([0], np.cumsum(lengths)))
+        indices = np.empty(indptr[-1], dtype=np.int32)
+        data = np.empty(indptr[-1], dtype=np.float32)
+        first = 0
+        while solutions:
+            solution = solutions.pop(0)  # freed as it is copied
+            shard = labels[first : first + len(solution.bias)]
+            for position, label in enumerate(shard):
+                source = slice(solution.indptr[position], solution.indptr[position + 1])
+                target = slice(indptr[label], indptr[label + 1])
+                indices[target] = solution.indices[source]
+                data[target] = solution.data[source]
+            first += len(shard)
+        self.coef_ = make_compressed(data, indices, indptr, (n_columns, n_features))
+        self._scorer = linear_scores.prepare_scorer(self.coef_, self.intercept_)
+        if not converged.all():
+            warnings.warn(
+                f"{np.count_nonzero(~converged)} of {len(converged)} labels did not reach "
+                f"tol={self.tol} in max_iter={self.max_iter} Newton steps; the first is label "
+                f"{labels[np.argmin(converged)]}. Raise max_iter or tol.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+
+    def _checkpoint(self, X, Y):
+        if self.checkpoint_dir is None:
+            return None
+        params = {
+            name: value
+            for name, value in self.get_params(deep=False).items()
+            # what the solution does not depend on
+            if name not in ("n_jobs", "memory_limit", "checkpoint_dir", "verbose", "top_k")
+            and name != "max_dense_bytes"
+        }
+        digest = hashlib.sha256(repr((_SHARD, sorted(params))).encode())
+        for _, value in sorted(params.items()):
+            digest.update(
+                np.ascontiguousarray(value).tobytes()
+                if isinstance(value, np.ndarray)
+                else repr(value).encode()
+            )
+        for array in (X, Y):
+            parts = (array.indptr, array.indices, array.data) if sp.issparse(array) else (array,)
+            digest.update(repr((array.shape, [part.dtype.str for part in parts])).encode())
+            for part in parts:
+                digest.update(np.ascontiguousarray(part).data)
+        return _Checkpoint(Path(self.checkpoint_dir) / digest.hexdigest()[:32])
+
+    # ------------------------------------------------------------------ memory
+
+    def estimate_memory(self, X, Y):
+        """Predict the peak memory of ``fit(X, Y)`` beside its inputs.
+
+        Parameters
+        ----------
+        X, Y
+            As for `fit`.
+
+        Returns
+        -------
+        int
+            Bytes: the rows as the solver keeps them and the copies that make them, the work space
+            of each thread, and the weights. How many weights the labels keep is seen from 128 of
+            them, spread evenly over the frequencies, which are solved for it.
+        """
+        probe = clone(self)
+        probe._validate_params()
+        X = probe._check_X(X, reset=True)
+        Y = probe._encode_target(Y if sp.issparse(Y) else np.asarray(Y))
+        check_consistent_length(X, Y)
+        n_jobs = effective_n_jobs(self.n_jobs)
+        return self._predicted_bytes(X, Y, self._task(X, Y), self._prepare(X), n_jobs)
+
+    def _predicted_bytes(self, X, Y, task, rows, n_jobs):
+        """Work space, and the weights as a sample of the labels has them."""
+        n_labels = len(task.labels)
+        # evenly over the ranks by frequency, on which the number of weights depends
+        n_sample = min(n_labels, _SAMPLE)
+        positions = ((np.arange(n_sample) + 0.5) * n_labels / n_sample).astype(np.int64)
+        solution = self._solve(rows, task, positions)
+        n_weights = len(solution.data) / n_sample * n_labels
+        # entries gathered a label, in lanes that hold as many again while they grow
+        pool = 12 * linear_solver.LANES * solution.counters[3] / n_sample
+        if self.loss == "logistic":
+            pool = 8 * len(rows.data)
+        # coef_, and the same by feature with up to as many bytes of dense rows
+        return int(_work_bytes(X, Y, n_jobs) + n_jobs * pool + 24 * n_weights)
+
+    def _check_memory(self, needed, n_jobs):
+        if needed > self.memory_limit:
+            raise MemoryLimitError(
+                f"fit would take about {needed:,} bytes or more beside its inputs, over "
+                f"memory_limit={self.memory_limit:,}: lower n_jobs (now {n_jobs}), raise "
+                "prune_threshold, use fewer features, or raise memory_limit."
+            )
+
+    # ------------------------------------------------------------------ predict
+
+    def _score_topk(self, X, k, exclude, candidates):
+        return linear_scores.topk(
+            self._fitted_scorer(),
+            self._scaled(X),
+            k,
+            exclude=exclude,
+            candidates=candidates,
+            n_threads=effective_n_jobs(self.n_jobs),
+        )
+
+    def _score_dense(self, X):
+        return linear_scores.scores(
+            self._fitted_scorer(), self._scaled(X), n_threads=effective_n_jobs(self.n_jobs)
+        )
+
+    def _scaled(self, X):
+        if self.normalize is None:
+            return X
+        if not sp.issparse(X):
+            X = _sparse_rows(X)
+        data = X.data * np.repeat(_inverse_norms(X), np.diff(X.indptr))
+        return make_compressed(data, X.indices, X.indptr, X.shape)
+
+    def _fitted_scorer(self):
+        # A loaded model opens at once and makes its layout, which is not stored, on first use.
+        if self._scorer is None:
+            self._scorer = linear_scores.prepare_scorer(self.coef_, self.intercept_)
+        return self._scorer
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "_scorer": None}
+
+    def _check_loaded_model(self):
+        if self.coef_.dtype != np.float32 or self.intercept_.dtype != np.float32:
+            raise ValueError("coef_ and intercept_ must be float32")
+        if self.coef_.shape != (len(self.intercept_), self.n_features_in_):
+            raise ValueError("coef_, intercept_ and n_features_in_ do not fit together")
+        if np.isnan(self.intercept_).any():
+            raise ValueError("intercept_ has NaN")
+
+
+class _Checkpoint:
+    """Finished shards in a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def _path(self, shard):
+        return self.folder / f"labels-{shard.start:09d}.npz"
+
+    def read(self, shard):
+        path = self._path(shard)
+        if not path.exists():
+            return None
+        try:
+            arrays, _ = read_arrays(path)
+            solution = linear_solver.LinearSolution(**arrays)
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"The shard {path} cannot be used ({error}): delete it to have its labels trained "
+                "again."
+            ) from error
+        return solution
+
+    def write(self, shard, solution):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_arrays_atomic(self._path(shard), solution._asdict())
+
+    def remove(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _Task(NamedTuple):
+    """The labels to be solved, most frequent first."""
+
+    labels: np.ndarray
+    indptr: np.ndarray  # positive rows of labels[l]: rows[indptr[l]:indptr[l + 1]], ascending
+    rows: np.ndarray
+    weights: np.ndarray
+
+
+def _rows_by_label(Y, counts, labels):
+    by_label = Y.tocsc()
+    lengths = counts[labels]
+    indptr = np.concatenate(([0], np.cumsum(lengths)))
+    source = np.repeat(by_label.indptr[labels] - indptr[:-1], lengths) + np.arange(indptr[-1])
+    return indptr.astype(np.int64), by_label.indices[source].astype(np.int32)
+
+
+def _work_bytes(X, Y, n_jobs):
+    """Bytes of a fit without the weights and the working sets."""
+    n_samples, n_features = X.shape
+    nnz = X.nnz if sp.issparse(X) else X.size
+    # the solver's rows (8 bytes an entry) and what making them takes for a moment
+    rows = (16 if sp.issparse(X) else 24) * nnz + 32 * n_samples + 32 * n_features
+    thread = linear_solver.work_bytes(n_samples, n_features)
+    return rows + 24 * Y.nnz + 40 * Y.shape[1] + n_jobs * thread
+
+
+def _sparse_rows(X):
+    """CSR float32 of a dense array, its zeros left out."""
+    sparse = sp.csr_array(X, dtype=np.float32)
+    return make_compressed(
+        sparse.data, sparse.indices.astype(np.int32), sparse.indptr.astype(np.int64), X.shape
+    )
+
+
+def _inverse_norms(X):
+    """1 / ||x_i|| in float32, 1 for empty rows; summed in float64 in the order of the entries."""
+    norms = np.ones(X.shape[0], dtype=np.float32)
+    for first in range(0, X.shape[0], _BLOCK_ROWS):
+        indptr = X.indptr[first : first + _BLOCK_ROWS + 1]
+        filled = np.flatnonzero(np.diff(indptr))
+        if len(filled):
+            squares = X.data[indptr[0] : indptr[-1]].astype(np.float64) ** 2
+            lengths2 = np.add.reduceat(squares, indptr[:-1][filled] - indptr[0])
+            lengths2[lengths2 == 0] = 1
+            norms[first + filled] = 1 / np.sqrt(lengths2)
+    return norms

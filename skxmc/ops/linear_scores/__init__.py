@@ -1,0 +1,14 @@
+"""Scores of all labels under sparse linear models: top k, all of them, or those of given pairs.
+
+`reference` is the definition in plain NumPy; what is exported here is the compiled version.
+"""
+
+from skxmc.ops.linear_scores.numba_ import (
+    LinearScorer,
+    pair_scores,
+    prepare_scorer,
+    scores,
+    topk,
+)
+
+__all__ = ["LinearScorer", "pair_scores", "prepare_scorer", "scores", "topk"]
