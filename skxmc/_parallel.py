@@ -75,9 +75,11 @@ def map_chunks(function, chunks, n_jobs=None):
     """
     n_jobs = effective_n_jobs(n_jobs)
     chunks = iter(chunks)
-    if n_jobs == 1:
-        yield from map(function, chunks)
+    ahead = list(itertools.islice(chunks, 2))
+    if n_jobs == 1 or len(ahead) < 2:  # one chunk is not worth the start of a thread
+        yield from map(function, itertools.chain(ahead, chunks))
         return
+    chunks = itertools.chain(ahead, chunks)
     executor = ThreadPoolExecutor(n_jobs, thread_name_prefix="skxmc")
     try:
         pending = deque(executor.submit(function, c) for c in itertools.islice(chunks, 2 * n_jobs))

@@ -22,9 +22,11 @@ from skxmc.io._arrays import make_compressed, read_arrays, write_arrays_atomic
 from skxmc.linear._weighting import positive_weights
 from skxmc.ops import linear_scores, linear_solver
 
-# Labels solved by one call of the solver: the unit of threads, of progress and of checkpoints.
-# Results do not depend on it; a killed fit loses at most this many labels a thread.
+# Labels solved by one call of the solver, at most and at least: the unit of threads, of progress
+# and of checkpoints. Results do not depend on it; a killed fit loses at most one shard a thread.
+# Fewer labels share the passes over X less well; fewer shards share the threads less well.
 _SHARD = 256
+_SMALL_SHARD = 32
 
 # Labels solved to predict the memory of a fit.
 _SAMPLE = 128
@@ -58,7 +60,7 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         Weight of the loss against the squared norm, as in scikit-learn; :math:`\lambda = 1/C` in
         DiSMEC's convention.
     loss : {"squared_hinge", "logistic"}, default="squared_hinge"
-        The logistic loss has no rows without curvature to skip: it takes 20 to 50 times longer.
+        The logistic loss has no rows without curvature to skip: it takes several times longer.
     tol : float, default=0.01
         A label is done when its gradient, over all rows, is at most
         ``tol * max(min(n_pos, n_neg), 1) / n_samples`` times the gradient at zero: LIBLINEAR's
@@ -102,8 +104,8 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         Bytes that `fit` may take beside its inputs. It is refused with `MemoryLimitError`, before
         anything is allocated, where `estimate_memory` says more.
     checkpoint_dir : str, path or None, default=None
-        Folder in which `fit` leaves each finished shard of 256 labels. A later `fit` of the same
-        parameters and data goes on from there, to a model that is identical bit for bit; the
+        Folder in which `fit` leaves each finished shard of 32 to 256 labels. A later `fit` of the
+        same parameters and data goes on from there, to a model that is identical bit for bit; the
         shards are removed when the fit is complete. Other data or parameters never mix: they get
         another subfolder.
     verbose : int, default=0
@@ -250,9 +252,8 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         if self.memory_limit is not None:
             self._check_memory(self._predicted_bytes(X, Y, task, rows, n_jobs), n_jobs)
         n_labels = len(task.labels)
-        shards = [
-            slice(first, min(first + _SHARD, n_labels)) for first in range(0, n_labels, _SHARD)
-        ]
+        size = min(_SHARD, max(_SMALL_SHARD, n_labels // 16))
+        shards = [slice(first, min(first + size, n_labels)) for first in range(0, n_labels, size)]
         store = self._checkpoint(X, Y)
 
         def solve(shard):
@@ -354,7 +355,7 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
             if name not in ("n_jobs", "memory_limit", "checkpoint_dir", "verbose", "top_k")
             and name != "max_dense_bytes"
         }
-        digest = hashlib.sha256(repr((_SHARD, sorted(params))).encode())
+        digest = hashlib.sha256(repr((_SHARD, _SMALL_SHARD, sorted(params))).encode())
         for _, value in sorted(params.items()):
             digest.update(
                 np.ascontiguousarray(value).tobytes()
