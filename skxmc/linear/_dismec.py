@@ -252,7 +252,7 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         if self.memory_limit is not None:
             self._check_memory(self._predicted_bytes(X, Y, task, rows, n_jobs), n_jobs)
         n_labels = len(task.labels)
-        size = min(_SHARD, max(_SMALL_SHARD, n_labels // 16))
+        size = min(_SHARD, max(_SMALL_SHARD, n_labels // 8))
         shards = [slice(first, min(first + size, n_labels)) for first in range(0, n_labels, size)]
         store = self._checkpoint(X, Y)
 

@@ -55,10 +55,12 @@ _FIRST_ROWS = 50.0
 _FIRST_ROWS_PER_ROOT = 40.0
 #: Later rounds may grow it by this share.
 _GROWTH = 0.5
-#: Inner solves stop at this share of the label's own tolerance, and after so many Newton steps:
-#: early working sets are not worth an exact solution.
+#: Inner solves stop at this share of the label's own tolerance, and after a few Newton steps:
+#: early working sets are not worth an exact solution. One step more where the working set is so
+#: small, beside X, that a step costs less than the pass that it may save.
 _INNER_TARGET = 0.7
-_INNER_STEPS = 3
+_INNER_STEPS = 2
+_SMALL_SHARE = 1 / 64
 
 _BINS = 512
 _BINS_PER_UNIT = 128.0
@@ -518,7 +520,8 @@ def _solve_lane(problem, rows, lanes, scratch, local_indices, local_data, b, m, 
     )
     budget = problem.max_iter - lanes.steps[b]
     if problem.loss == SQUARED_HINGE:
-        budget = min(budget, _INNER_STEPS)
+        small = nnz < _SMALL_SHARE * len(rows.data)
+        budget = min(budget, _INNER_STEPS + small)
     lanes.reached[b], steps, lanes.outcome[b] = minimise(
         problem.loss,
         scratch.local_indptr[b],
