@@ -28,6 +28,9 @@ from skxmc.ops import linear_scores, linear_solver
 _SHARD = 256
 _SMALL_SHARD = 32
 
+# Bytes that a fit takes whatever its size: stacks, buffers of libraries. Measured.
+_BASE_BYTES = 16 << 20
+
 # Labels solved to predict the memory of a fit.
 _SAMPLE = 128
 
@@ -252,8 +255,7 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         if self.memory_limit is not None:
             self._check_memory(self._predicted_bytes(X, Y, task, rows, n_jobs), n_jobs)
         n_labels = len(task.labels)
-        size = min(_SHARD, max(_SMALL_SHARD, n_labels // 8))
-        shards = [slice(first, min(first + size, n_labels)) for first in range(0, n_labels, size)]
+        shards = _shards(n_labels)
         store = self._checkpoint(X, Y)
 
         def solve(shard):
@@ -384,7 +386,9 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         int
             Bytes: the rows as the solver keeps them and the copies that make them, the work space
             of each thread, and the weights. How many weights the labels keep is seen from 128 of
-            them, spread evenly over the frequencies, which are solved for it.
+            them, spread evenly over the frequencies, and how large the working sets get from the
+            most frequent ones; these are solved for it. The threads' part counts twice, for what
+            the allocator keeps of freed blocks.
         """
         probe = clone(self)
         probe._validate_params()
@@ -402,12 +406,19 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         positions = ((np.arange(n_sample) + 0.5) * n_labels / n_sample).astype(np.int64)
         solution = self._solve(rows, task, positions)
         n_weights = len(solution.data) / n_sample * n_labels
-        # entries gathered a label, in lanes that hold as many again while they grow
-        pool = 12 * linear_solver.LANES * solution.counters[3] / n_sample
+        # The lanes of each thread begin with the most frequent labels of its first shard, whose
+        # working sets are the largest: 8 bytes an entry, and some more while they grow. Twice:
+        # the allocator keeps most of what a thread has freed.
         if self.loss == "logistic":
-            pool = 8 * len(rows.data)
+            pools = 8 * len(rows.data) * n_jobs
+        else:
+            pools = 0
+            for shard in _shards(n_labels)[:n_jobs]:
+                head = np.arange(shard.start, min(shard.stop, shard.start + linear_solver.LANES))
+                gathered = self._solve(rows, task, head).counters[3]
+                pools += 2 * 10 * gathered / len(head) * linear_solver.LANES
         # coef_, and the same by feature with up to as many bytes of dense rows
-        return int(_work_bytes(X, Y, n_jobs) + n_jobs * pool + 24 * n_weights)
+        return int(_work_bytes(X, Y, n_jobs) + pools + 24 * n_weights)
 
     def _check_memory(self, needed, n_jobs):
         if needed > self.memory_limit:
@@ -500,6 +511,11 @@ class _Task(NamedTuple):
     weights: np.ndarray
 
 
+def _shards(n_labels):
+    size = min(_SHARD, max(_SMALL_SHARD, n_labels // 8))
+    return [slice(first, min(first + size, n_labels)) for first in range(0, n_labels, size)]
+
+
 def _rows_by_label(Y, counts, labels):
     by_label = Y.tocsc()
     lengths = counts[labels]
@@ -515,7 +531,7 @@ def _work_bytes(X, Y, n_jobs):
     # the solver's rows (8 bytes an entry) and what making them takes for a moment
     rows = (16 if sp.issparse(X) else 24) * nnz + 32 * n_samples + 32 * n_features
     thread = linear_solver.work_bytes(n_samples, n_features)
-    return rows + 24 * Y.nnz + 40 * Y.shape[1] + n_jobs * thread
+    return _BASE_BYTES + rows + 24 * Y.nnz + 40 * Y.shape[1] + 2 * n_jobs * thread
 
 
 def _sparse_rows(X):
