@@ -575,8 +575,8 @@ def _fit_lanes(problem, rows, counters):
     labels are done. counters: Hessian products, Newton steps, passes over X, gathered entries,
     rounds, and over the final working sets rows and features.
 
-    This loop stays in Python: it is short beside the kernels that it calls (some 20 us a label and
-    round), and compiling it would compile all of them once more.
+    This loop stays in Python: compiling it would compile all the kernels that it calls once more.
+    It takes about 7 % of one thread's time (some 0.2 ms a label and round).
     """
     n, d = len(rows.indptr) - 1, len(rows.feature_of)
     n_labels = len(problem.pos_indptr) - 1
