@@ -73,7 +73,8 @@ def solve(X, Y, X_test, answers, start, tol, threshold):
 
 def machine(X, Y, repeats=5):
     """Time one pass over X for a block of labels, a large copy, and a large matrix product."""
-    from skxmc.ops.linear_solver import _lanes, numba_
+    from skxmc.ops import _lanes
+    from skxmc.ops.linear_solver import numba_
 
     rows = _load(X, Y)[0]
     n, d, nnz = len(rows.indptr) - 1, len(rows.feature_of), len(rows.data)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from skxmc.ops._jit import jit
-from skxmc.ops.linear_solver._lanes import LANES, aligned_zeros
+from skxmc.ops._lanes import LANES, aligned_zeros
 from skxmc.ops.linear_solver._newton import SQUARED_HINGE
 
 #: Absolute slack beside the relative one (reference_facts A5).

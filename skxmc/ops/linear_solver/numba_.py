@@ -28,7 +28,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from skxmc.ops._jit import jit
-from skxmc.ops.linear_solver._lanes import LANES, aligned_zeros, row_times_block
+from skxmc.ops._lanes import LANES, aligned_zeros, row_times_block
 from skxmc.ops.linear_solver._newton import (
     LOGISTIC,
     N_VECTORS,
