@@ -1,9 +1,24 @@
 """What is known of the labels before any model is trained."""
 
+from skxmc.label_space._clustering import build_tree
+from skxmc.label_space._features import label_features
+from skxmc.label_space._growth import TreeGrowth, grow_tree
 from skxmc.label_space._propensity import (
     PROPENSITY_CONSTANTS,
     inverse_propensity,
     jpv_propensity,
 )
+from skxmc.label_space._text import LabelText
+from skxmc.label_space._tree import LabelTree
 
-__all__ = ["PROPENSITY_CONSTANTS", "inverse_propensity", "jpv_propensity"]
+__all__ = [
+    "PROPENSITY_CONSTANTS",
+    "LabelText",
+    "LabelTree",
+    "TreeGrowth",
+    "build_tree",
+    "grow_tree",
+    "inverse_propensity",
+    "jpv_propensity",
+    "label_features",
+]
