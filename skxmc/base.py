@@ -26,7 +26,7 @@ from skxmc.ops.csr import (
 )
 from skxmc.ops.topk import TopK, topk_dense, topk_to_csr
 
-__all__ = ["XMCClassifierMixin"]
+__all__ = ["XMCClassifierMixin", "check_k", "pad_topk"]
 
 # Working memory of the methods that go through the rows in blocks.
 _BLOCK_BYTES = 1 << 26
@@ -347,7 +347,7 @@ class XMCClassifierMixin(ClassifierMixin):
             If ``exclude`` or ``candidates`` is not sparse.
         """
         X = self._check_predict(X)
-        k = _check_k(k)
+        k = check_k(k)
         shape = (X.shape[0], self.n_labels_)
         if exclude is not None:
             exclude = canonical_pattern(exclude, shape, name="exclude")
@@ -360,7 +360,7 @@ class XMCClassifierMixin(ClassifierMixin):
             answers = _binary_topk(self._score_dense(X), n_wanted, exclude, candidates)
         else:
             answers = self._score_topk(X, n_wanted, exclude, candidates)
-        return answers if n_wanted == k else _pad(answers, k)
+        return answers if n_wanted == k else pad_topk(answers, k)
 
     def decision_function(self, X):
         """Margins: real scores like log-odds, 0 being the decision threshold.
@@ -551,13 +551,13 @@ def _one_hot(codes, n_classes):
     return canonical_indicator(sp.csr_array((ones, codes, indptr), shape=(n_samples, n_classes)))
 
 
-def _check_k(k):
+def check_k(k):
     if isinstance(k, (bool, np.bool_)) or not isinstance(k, numbers.Integral) or k < 1:
         raise ValueError(f"k must be an integer of at least 1; got {k!r}.")
     return int(k)
 
 
-def _pad(answers, k):
+def pad_topk(answers, k):
     missing = ((0, 0), (0, k - answers.labels.shape[1]))
     return TopK(
         np.pad(answers.labels, missing, constant_values=-1),

@@ -524,7 +524,7 @@ def check_single_label_and_row(estimator):
     assert single.predict(X).shape == (N_SAMPLES, N_LABELS)
 
 
-def check_wide_target(estimator, n_labels=3_000_000, max_bytes=None):
+def check_wide_target(estimator, n_labels=3_000_000, n_samples=100, max_bytes=None):
     """A label matrix of 3,000,000 columns and 100 rows costs memory for what it holds.
 
     ``max_bytes`` bounds the peak of what NumPy and Python allocate in fit and in each way to
@@ -533,7 +533,6 @@ def check_wide_target(estimator, n_labels=3_000_000, max_bytes=None):
     """
     if max_bytes is None:
         max_bytes = 64 * n_labels + 2**26
-    n_samples = 100
     assert max_bytes < n_samples * n_labels
     X, _ = make_data(n_samples=n_samples)
     rng = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import pytest
 from contract import contract_params
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skxmc import DismecClassifier
+from skxmc import DismecClassifier, ParabelTree
 
 ESTIMATORS = [
     DismecClassifier(),
@@ -12,12 +12,41 @@ ESTIMATORS = [
     DismecClassifier(weighting="propensity", normalize=None, regularize_intercept=False),
 ]
 
+# Trees of the contract's few labels with one level, for which every rule holds, ...
+FLAT_TREES = [
+    ParabelTree(random_state=0),
+    ParabelTree("plt", random_state=0),
+]
+# ... and with several.
+DEEP_TREES = [
+    ParabelTree("plt", max_leaf=3, random_state=0),
+    ParabelTree(
+        "xr-linear", max_leaf=3, search="exact", negatives="teacher+matcher", random_state=0
+    ),
+    ParabelTree("parabel", max_leaf=2, random_state=0),
+    ParabelTree("bonsai", max_leaf=2, arity=3, random_state=0),
+]
+CLUSTERED = {
+    "check_label_permutation": "k-means starts from other labels, which gives another tree",
+    "check_topk_ties": "labels with the same rows can be in different clusters",
+    "check_wide_target": "the others have levels there too; leaves of 3 labels take a minute",
+}
+# A node's work is Python's, which tracing slows: fewer labels, and more rows for the same contrast.
+WIDE = {"check_wide_target": {"n_labels": 50_000, "n_samples": 2_000}}
 
-@parametrize_with_checks(ESTIMATORS)
+
+@parametrize_with_checks([*ESTIMATORS, *FLAT_TREES, *DEEP_TREES])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize(("estimator", "check"), contract_params(ESTIMATORS))
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [
+        *contract_params(ESTIMATORS),
+        *contract_params(DEEP_TREES, without=CLUSTERED),
+        *contract_params(FLAT_TREES, options=WIDE),
+    ],
+)
 def test_contract_checks(estimator, check):
     check(estimator)

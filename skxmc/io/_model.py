@@ -32,6 +32,7 @@ FORMAT_VERSION = 1
 # The classes that a file may name, and where they are. A new estimator adds a line.
 MODEL_CLASSES = {
     "DismecClassifier": "skxmc.linear",
+    "ParabelTree": "skxmc.linear",
 }
 
 _HEADER = "model.json"

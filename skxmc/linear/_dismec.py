@@ -19,6 +19,7 @@ from skxmc._progress import progress
 from skxmc.base import XMCClassifierMixin
 from skxmc.exceptions import CheckpointError, MemoryLimitError
 from skxmc.io._arrays import make_compressed, read_arrays, write_arrays_atomic
+from skxmc.linear._rows import scaled_rows
 from skxmc.linear._weighting import positive_weights
 from skxmc.ops import linear_scores, linear_solver
 
@@ -33,9 +34,6 @@ _BASE_BYTES = 16 << 20
 
 # Labels solved to predict the memory of a fit.
 _SAMPLE = 128
-
-# Rows whose lengths are summed at a time.
-_BLOCK_ROWS = 1 << 14
 
 
 class DismecClassifier(XMCClassifierMixin, BaseEstimator):
@@ -305,13 +303,9 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         )
 
     def _prepare(self, X):
-        if not sp.issparse(X):
-            X = _sparse_rows(X)
-        data = X.data
-        if self.normalize == "l2":
-            data = data * np.repeat(_inverse_norms(X), np.diff(X.indptr))
+        X = scaled_rows(X, self.normalize)
         bias_value = self.intercept_scaling if self.fit_intercept else 0.0
-        return linear_solver.prepare(X.indptr, X.indices, data, X.shape[1], bias_value)
+        return linear_solver.prepare(X.indptr, X.indices, X.data, X.shape[1], bias_value)
 
     def _collect(self, labels, solutions, n_columns, n_features):
         """Put the shards' labels in order of their number."""
@@ -446,12 +440,8 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         )
 
     def _scaled(self, X):
-        if self.normalize is None:
-            return X
-        if not sp.issparse(X):
-            X = _sparse_rows(X)
-        data = X.data * np.repeat(_inverse_norms(X), np.diff(X.indptr))
-        return make_compressed(data, X.indices, X.indptr, X.shape)
+        # dense rows that are not scaled are scored as they are
+        return X if self.normalize is None else scaled_rows(X, self.normalize)
 
     def _fitted_scorer(self):
         # A loaded model opens at once and makes its layout, which is not stored, on first use.
@@ -532,25 +522,3 @@ def _work_bytes(X, Y, n_jobs):
     rows = (16 if sp.issparse(X) else 24) * nnz + 32 * n_samples + 32 * n_features
     thread = linear_solver.work_bytes(n_samples, n_features)
     return _BASE_BYTES + rows + 24 * Y.nnz + 40 * Y.shape[1] + 2 * n_jobs * thread
-
-
-def _sparse_rows(X):
-    """CSR float32 of a dense array, its zeros left out."""
-    sparse = sp.csr_array(X, dtype=np.float32)
-    return make_compressed(
-        sparse.data, sparse.indices.astype(np.int32), sparse.indptr.astype(np.int64), X.shape
-    )
-
-
-def _inverse_norms(X):
-    """1 / ||x_i|| in float32, 1 for empty rows; summed in float64 in the order of the entries."""
-    norms = np.ones(X.shape[0], dtype=np.float32)
-    for first in range(0, X.shape[0], _BLOCK_ROWS):
-        indptr = X.indptr[first : first + _BLOCK_ROWS + 1]
-        filled = np.flatnonzero(np.diff(indptr))
-        if len(filled):
-            squares = X.data[indptr[0] : indptr[-1]].astype(np.float64) ** 2
-            lengths2 = np.add.reduceat(squares, indptr[:-1][filled] - indptr[0])
-            lengths2[lengths2 == 0] = 1
-            norms[first + filled] = 1 / np.sqrt(lengths2)
-    return norms

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from skxmc import DismecClassifier
+from skxmc import DismecClassifier, ParabelTree
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -73,9 +73,12 @@ def test_scripts_that_pages_name_exist(page):
     assert [script for script in scripts if not (ROOT / script).exists()] == []
 
 
-def test_the_page_of_an_estimator_explains_each_parameter():
-    text = (ROOT / "docs" / "user_guide" / "linear.md").read_text("utf-8")
+@pytest.mark.parametrize(
+    ("page", "estimator"), [("linear.md", DismecClassifier), ("trees.md", ParabelTree)]
+)
+def test_the_page_of_an_estimator_explains_each_parameter(page, estimator):
+    text = (ROOT / "docs" / "user_guide" / page).read_text("utf-8")
     explained = {
         word for code in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"\w+", code)
     }
-    assert set(DismecClassifier().get_params()) - explained == set()
+    assert set(estimator().get_params()) - explained == set()

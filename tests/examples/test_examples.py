@@ -72,6 +72,27 @@ def test_grid_search_finds_the_better_value_of_C(capsys):
     assert f"{100 * scores[1]:.2f}" in line(capsys.readouterr().out, "1 ")
 
 
+def test_label_tree_explains_and_grows(capsys):
+    models, (row, steps), grown, answers = load("label_tree")["main"](every=12, n_new=30)
+    assert [len(models[preset].trees_) for preset in ("bonsai", "xr-linear")] == [3, 1]
+    # The shown scores multiply to the probability of the tag that they explain.
+    log_probability = sum(step.log_probability for step in steps)
+    label = steps[-1].label
+    margin = models["xr-linear"].predict_topk(row, k=3)
+    shown = margin.scores[margin.labels == label][0]
+    assert np.log(np.expm1(-log_probability)) == pytest.approx(-shown, abs=1e-4)
+    assert grown.n_labels_ == 567
+    assert np.count_nonzero(answers.labels >= 567 - 30) > 0
+    out = capsys.readouterr().out
+    for preset in models:
+        assert 50 < numbers(out.partition(f"{preset}: fitted")[2])[1] < 100  # P@1, after the time
+    before = numbers(line(out, "P@5 over all tags"))[-1]
+    after = numbers(line(out, "after 30 more were added"))[-1]
+    assert before < after
+    assert numbers(line(out, "all fitted at once"))[-1] == pytest.approx(after, abs=0.03)
+    assert out.count("more\n") == 5  # four clusters and their parent, cut short
+
+
 def test_missing_labels_propensities_help_where_they_should(capsys):
     complete, recorded, assigned = load("missing_labels")["main"](n_samples=3000, n_labels=100)
     assert set(complete) == set(recorded) == {"vanilla", "propensity"}

@@ -1,0 +1,381 @@
+"""Training of a label tree's classifiers: which rows and costs each node sees, and the assembly."""
+
+import queue
+from typing import NamedTuple
+
+import numpy as np
+
+from skxmc._parallel import map_chunks
+from skxmc.ops._jit import jit
+from skxmc.ops.linear_solver import LANES, SiblingSolver
+from skxmc.ops.tree_search import TreeWeights, prepare_search, search_nodes
+
+_NO_ROWS = np.empty(0, np.int32)
+
+
+class TreeTask(NamedTuple):
+    """What is asked of every node of a tree."""
+
+    loss: str
+    C: float
+    tol: float
+    max_iter: int
+    bias_value: float
+    regularize_bias: bool
+    threshold: float
+    negative_cost: float
+    teacher: bool  # rows with a positive below the parent
+    n_matcher: int  # nodes a row that the levels above find best; 0: none
+    link: str
+
+
+class NodeRows(NamedTuple):
+    """Rows with a positive label below each node: rows[indptr[v]:indptr[v + 1]], ascending."""
+
+    indptr: np.ndarray
+    rows: np.ndarray
+    value: np.ndarray  # relevance of the node for the row
+
+
+# ------------------------------------------------------------------ rows and costs of the nodes
+
+
+@jit
+def _count_paths(indptr, labels, leaf_of, parent, stamp, counts):
+    for i in range(len(indptr) - 1):
+        for p in range(indptr[i], indptr[i + 1]):
+            v = leaf_of[labels[p]]
+            while v > 0 and stamp[v] != i:
+                stamp[v] = i
+                counts[v] += 1
+                v = parent[v]
+
+
+@jit
+def _fill_paths(indptr, labels, relevance, leaf_of, parent, slot, fill, rows, value):
+    """Sum the relevance of the labels below each node (XR-Transformer eq. 6)."""
+    for i in range(len(indptr) - 1):
+        for p in range(indptr[i], indptr[i + 1]):
+            v = leaf_of[labels[p]]
+            while v > 0:
+                k = slot[v]
+                if k < 0 or rows[k] != i:
+                    k = fill[v]
+                    fill[v] += 1
+                    slot[v] = k
+                    rows[k] = i
+                    value[k] = np.float32(0)
+                value[k] += relevance[p]
+                v = parent[v]
+
+
+def node_rows(tree, indptr, labels, relevance=None):
+    """Rows and relevance of all nodes from CSR rows of labels (1 a label without ``relevance``).
+
+    O(stored entries times depth).
+    """
+    n_nodes = tree.n_nodes
+    counts = np.zeros(n_nodes + 1, np.int64)
+    if relevance is None:
+        relevance = np.ones(len(labels), np.float32)
+    stamp = np.full(n_nodes, -1, np.int64)
+    _count_paths(indptr, labels, tree.leaf_of, tree.parent, stamp, counts[1:])
+    node_indptr = np.cumsum(counts)
+    rows = np.full(node_indptr[-1], -1, np.int32)
+    value = np.empty(node_indptr[-1], np.float32)
+    slot = np.full(n_nodes, -1, np.int64)
+    _fill_paths(
+        indptr,
+        labels,
+        relevance,
+        tree.leaf_of,
+        tree.parent,
+        slot,
+        node_indptr[:-1].copy(),
+        rows,
+        value,
+    )
+    return NodeRows(node_indptr, rows, value)
+
+
+def positive_costs(tree, nodes, n_rows, mode, norm):
+    """Costs of the positives from their relevance (XR-Transformer, section 4).
+
+    ``mode`` None: 1; "induce": the relevance of a node, divided by the norm of the row's
+    relevances on its level ("l1" in the paper, "l2", "max", None: not divided); "leaf": the same
+    for labels, 1 for the other nodes.
+    """
+    if mode is None:
+        return nodes._replace(value=np.ones_like(nodes.value))
+    value = nodes.value.copy()
+    lengths = np.diff(nodes.indptr)
+    if norm is not None:
+        level = np.repeat(tree.depth, lengths).astype(np.int64)
+        _, key = np.unique(level * n_rows + nodes.rows, return_inverse=True)
+        if norm == "max":
+            total = np.zeros(key.max(initial=-1) + 1, np.float32)
+            np.maximum.at(total, key, value)
+        elif norm == "l1":
+            total = np.bincount(key, weights=value)
+        else:
+            total = np.sqrt(np.bincount(key, weights=value.astype(np.float64) ** 2))
+        value /= total[key].astype(np.float32)
+    if mode == "leaf":
+        value[np.repeat(tree.label < 0, lengths)] = 1
+    return nodes._replace(value=value)
+
+
+# ------------------------------------------------------------------ training
+
+
+def train_tree(
+    tree, X, positives, task, *, given=None, nodes=None, kept=None, n_jobs=1, advance=None
+):
+    """Train the classifiers of all nodes but the root.
+
+    Parameters
+    ----------
+    tree : LabelTree
+    X : csr_array
+        Canonical, float32.
+    positives : NodeRows
+        From `node_rows`; ``value`` is the cost of each positive.
+    task : TreeTask
+    given : NodeRows, optional
+        Further rows that the nodes shall see.
+    nodes : int array, optional
+        Train only the children of these; default: of all inner nodes.
+    kept : tuple, optional
+        From `kept_chunks`: the classifiers of the other nodes.
+    n_jobs : int
+    advance : callable(n), optional
+        Called with the number of classifiers that are done.
+
+    Returns
+    -------
+    weights : TreeWeights
+    n_iter : int64 array of shape (n_nodes,)
+        Newton steps.
+    converged : bool array of shape (n_nodes,)
+
+    Notes
+    -----
+    Node v sees (XR-Transformer eq. 8) the rows with a positive below it (teacher forcing), the rows
+    whose ``n_matcher`` best nodes of its level it is among (matcher-aware), the given ones, or any
+    union of these; a row that is in none of them but has a positive label below v joins as that
+    child's positive only. The root sees all rows.
+    """
+    trainer = _Trainer(tree, X, positives, task, given, n_jobs, advance)
+    if kept is not None:
+        trainer.chunks, trainer.bias = kept
+    inner = np.flatnonzero(tree.label < 0) if nodes is None else nodes
+    if task.n_matcher == 0:
+        trainer.train(inner)
+        return trainer.weights(), trainer.n_iter, trainer.converged
+    for depth in range(tree.max_depth):
+        trainer.train(inner[tree.depth[inner] == depth])
+        if depth + 1 < tree.max_depth:
+            trainer.match(depth + 1)
+    return trainer.weights(), trainer.n_iter, trainer.converged
+
+
+class _Trainer:
+    def __init__(self, tree, X, positives, task, given, n_jobs, advance):
+        self.tree, self.X, self.positives, self.task = tree, X, positives, task
+        self.given, self.n_jobs, self.advance = given, n_jobs, advance
+        self.matched = None
+        self.n_iter = np.zeros(tree.n_nodes, np.int64)
+        self.converged = np.ones(tree.n_nodes, bool)
+        self.bias = np.zeros(tree.n_nodes, np.float32)
+        self.chunks = {}
+        self.solvers = queue.SimpleQueue()
+
+    def _rows(self, v):
+        """Rows of node v, ascending, and which of them are negatives for its children."""
+        n = self.X.shape[0]
+        if v == 0:
+            return np.arange(n, dtype=np.int32), np.ones(n, bool)
+        positives = _slice(self.positives, v)
+        sets = [positives] if self.task.teacher else []
+        for source in (self.matched, self.given):
+            if source is not None:
+                sets.append(_slice(source, v))
+        if self.task.teacher and len(sets) == 1:
+            return positives, np.ones(len(positives), bool)
+        shared = np.unique(np.concatenate([_NO_ROWS, *sets]))
+        if self.task.teacher:
+            return shared, np.ones(len(shared), bool)
+        rows = np.union1d(shared, positives)
+        return rows, np.isin(rows, shared, assume_unique=True)
+
+    def train(self, nodes):
+        """Train the children of these nodes, the most work first."""
+        # Nothing below a node without positives is ever an answer.
+        seen = (np.diff(self.positives.indptr)[nodes] > 0) | (nodes == 0)
+        self._skip(nodes[~seen])
+        nodes = nodes[seen]
+        children = np.diff(self.tree.child_start)[nodes]
+        work = node_entries(self.X, self.positives, nodes) * -(-children // LANES)
+        tasks = []
+        share = max(work.sum(), 1) / (2 * self.n_jobs)
+        for q in np.argsort(-work, kind="stable"):
+            blocks = -(-int(children[q]) // LANES)
+            parts = min(blocks, max(1, int(-(-work[q] // share)))) if self.n_jobs > 1 else 1
+            bounds = LANES * (np.arange(parts + 1) * blocks // parts)
+            for first, stop in zip(bounds[:-1], np.minimum(bounds[1:], children[q]), strict=True):
+                tasks.append((int(nodes[q]), int(first), int(stop)))
+        parts = {}
+        for (v, first, stop), solution in zip(
+            tasks, map_chunks(self._solve, tasks, self.n_jobs), strict=True
+        ):
+            parts.setdefault(v, []).append((first, solution))
+            lanes = slice(self.tree.child_start[v] + first, self.tree.child_start[v] + stop)
+            self.bias[lanes] = solution.bias * self.task.bias_value
+            self.bias[lanes][np.isneginf(solution.bias)] = -np.inf
+            self.n_iter[lanes] = solution.n_iter
+            self.converged[lanes] = solution.converged
+            if self.advance is not None:
+                self.advance(stop - first)
+        for v, found in parts.items():
+            self.chunks[v] = _merge(found)
+
+    def _skip(self, nodes):
+        """Make the children of these nodes ones that are never answered."""
+        for v in nodes:
+            children = slice(self.tree.child_start[v], self.tree.child_start[v + 1])
+            self.bias[children] = -np.inf
+            self.chunks.pop(int(v), None)
+            if self.advance is not None:
+                self.advance(children.stop - children.start)
+
+    def _solve(self, part):
+        v, first, stop = part
+        rows, negatives = self._rows(v)
+        start = self.tree.child_start[v]
+        indptr = self.positives.indptr[start + first : start + stop + 1]
+        entries = slice(indptr[0], indptr[-1])
+        try:
+            solver = self.solvers.get_nowait()
+        except queue.Empty:
+            solver = SiblingSolver(self.X.indptr, self.X.indices, self.X.data, self.X.shape[1])
+        task = self.task
+        solution = solver.solve(
+            rows,
+            indptr - indptr[0],
+            np.searchsorted(rows, self.positives.rows[entries]).astype(np.int32),
+            self.positives.value[entries],
+            negatives,
+            loss=task.loss,
+            C=task.C,
+            negative_cost=task.negative_cost,
+            tol=task.tol,
+            max_iter=task.max_iter,
+            bias_value=task.bias_value,
+            regularize_bias=task.regularize_bias,
+            threshold=task.threshold,
+        )
+        self.solvers.put(solver)
+        return solution
+
+    def match(self, depth):
+        """The best nodes of a level for each row, by the levels above: eq. 7."""
+        search = prepare_search(
+            self.tree.child_start, self.tree.label, self.weights(), self.X.shape[1], self.task.link
+        )
+        b = self.task.n_matcher
+        X = self.X
+        indptr, nodes, _ = search_nodes(
+            search,
+            X.indptr,
+            X.indices,
+            X.data,
+            depth=depth,
+            beam=b,
+            n_keep=b,
+            n_threads=self.n_jobs,
+        )
+        order = np.argsort(nodes, kind="stable")
+        rows = np.repeat(np.arange(X.shape[0], dtype=np.int32), np.diff(indptr))[order]
+        counts = np.bincount(nodes, minlength=self.tree.n_nodes)
+        self.matched = NodeRows(np.concatenate(([0], np.cumsum(counts))), rows, None)
+
+    def weights(self):
+        """TreeWeights of the nodes trained so far."""
+        return _assemble(self.tree, self.chunks, self.bias.copy())
+
+
+def node_entries(X, positives, nodes):
+    """Entries of the rows with a positive below each of these nodes; for the root, of all rows."""
+    row_lengths = np.diff(X.indptr)
+    entries = np.empty(len(nodes), np.int64)
+    for q, v in enumerate(nodes):
+        entries[q] = row_lengths[_slice(positives, v)].sum() if v else len(X.data)
+    return entries
+
+
+def solve_parts(tree, X, positives, task, parts):
+    """Solutions for parts (node, first child, stop), by rows with positives alone."""
+    trainer = _Trainer(tree, X, positives, task._replace(teacher=True), None, 1, None)
+    for part in parts:
+        yield trainer._solve(part)
+
+
+def _assemble(tree, chunks, bias):
+    n_rows = np.zeros(tree.n_nodes + 1, np.int64)
+    parts = [chunks[v] for v in sorted(chunks)]
+    n_rows[1 + np.array(sorted(chunks), dtype=np.int64)] = [len(part[0]) for part in parts]
+    child_type = np.int32 if np.diff(tree.child_start).max() > 1 << 16 else np.uint16
+    empty = np.empty(0, np.int32), np.zeros(1, np.int64), np.empty(0, child_type), np.empty(0, "f4")
+    parts.append(empty)
+    return TreeWeights(
+        np.cumsum(n_rows),
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([[0], *(np.diff(part[1]) for part in parts)]).cumsum(),
+        np.concatenate([part[2].astype(child_type, copy=False) for part in parts]),
+        np.concatenate([part[3] for part in parts]),
+        bias,
+    )
+
+
+def _slice(nodes, v):
+    return nodes.rows[nodes.indptr[v] : nodes.indptr[v + 1]]
+
+
+def _merge(found):
+    """(row_feature, row_indptr, child, weight) of the parts of a node's children."""
+    if len(found) == 1:
+        return found[0][1][:4]
+    feature = np.concatenate([np.repeat(s.row_feature, np.diff(s.row_indptr)) for _, s in found])
+    child = np.concatenate([first + s.child for first, s in found])
+    weight = np.concatenate([s.weight for _, s in found])
+    order = np.lexsort((child, feature))
+    row_feature, counts = np.unique(feature, return_counts=True)
+    row_indptr = np.concatenate(([0], np.cumsum(counts)))
+    return row_feature, row_indptr, child[order], weight[order]
+
+
+def kept_chunks(growth, weights):
+    """What a grown tree keeps: its untrained chunks by node, and the bias of all nodes."""
+    tree, old = growth.tree, growth.old_tree
+    touched = np.zeros(tree.n_nodes, bool)
+    touched[growth.touched] = True
+    bias = np.zeros(tree.n_nodes, np.float32)
+    bias[growth.new_number] = weights.bias
+    chunks = {}
+    for u in np.flatnonzero(old.label < 0).tolist():
+        v = int(growth.new_number[u])
+        if not touched[v]:
+            chunks[v] = _chunk(weights, u)
+    return chunks, bias
+
+
+def _chunk(weights, v):
+    rows = slice(weights.chunk_indptr[v], weights.chunk_indptr[v + 1])
+    indptr = weights.row_indptr[rows.start : rows.stop + 1]
+    entries = slice(indptr[0], indptr[-1])
+    return (
+        weights.row_feature[rows],
+        indptr - indptr[0],
+        weights.child[entries],
+        weights.weight[entries],
+    )
