@@ -14,7 +14,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -35,32 +37,54 @@ _REMOVED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NUMBA_DISABLE_JIT", "NUMBA
 _THREAD_VARIABLES = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"),
 )
-_PACKAGES = ("skxmc", "libpecos", "numpy", "scipy", "scikit-learn", "numba")
+_PACKAGES = (
+    *("skxmc", "libpecos", "omikuji", "napkinxc"),
+    *("numpy", "scipy", "scikit-learn", "numba"),
+)
+
+
+class WorkerFailed(SystemExit):
+    """A measurement whose process failed or ran out of time; ends a script that does not care."""
 
 
 # ------------------------------------------------------------------ command line
-def parser(description, *, data=True, peers=False, rounds=3):
-    """Return an argument parser with the options that the scripts have in common."""
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults are shown; the text above and below the options is left as it is."""
+
+
+def parser(
+    description, *, data=True, peers=False, rounds=3, folders=None, epilog=None, params=True
+):
+    """Return an argument parser with the options that the scripts have in common.
+
+    ``folders="+"`` lets ``--data`` name several folders, ``epilog`` stands below the options,
+    ``params=False`` leaves out ``--params``.
+    """
     result = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=description, epilog=epilog, formatter_class=_HelpFormatter
     )
     if data:
         result.add_argument(
-            "--data", required=True, type=Path, help="folder that skxmc.datasets.load_folder reads"
+            *("--data",),
+            required=True,
+            type=Path,
+            nargs=folders,
+            help="folder that skxmc.datasets.load_folder reads" + (", or several" * bool(folders)),
         )
         result.add_argument(
             "--labels", type=int, help="restrict the task to so many random labels (default: all)"
         )
     if peers:
         result.add_argument(
-            "--venv-root", type=Path, help="folder with the peers' environments: pecos/"
+            "--venv-root", type=Path, help="folder with the peers' environments: pecos/, ..."
         )
     result.add_argument("--rounds", type=int, default=rounds, help="interleaved repetitions")
     result.add_argument("--threads", type=int, default=2)
     result.add_argument("--seed", type=int, default=0, help="of the random choice of labels")
-    result.add_argument(
-        "--params", type=json.loads, default={}, help="parameters of DismecClassifier as JSON"
-    )
+    if params:
+        result.add_argument(
+            "--params", type=json.loads, default={}, help="parameters of DismecClassifier as JSON"
+        )
     result.add_argument("--output", type=Path, default=HERE / "results", help="folder of the CSV")
     return result
 
@@ -69,6 +93,7 @@ def run_script(main, tasks):
     """Be a worker if started as one, else run ``main``."""
     if len(sys.argv) == 4 and sys.argv[1] == "--worker":
         request = json.loads(Path(sys.argv[2]).read_text())
+        limit_memory(request.pop("limit_gib", None))
         result = tasks[request.pop("task")](**request)
         result["versions"] = versions()
         Path(sys.argv[3]).write_text(json.dumps(result))
@@ -77,15 +102,25 @@ def run_script(main, tasks):
 
 
 # ------------------------------------------------------------------ worker side
+def limit_memory(gib):
+    """Let allocations beyond so many GiB fail in this process, where the system can do that."""
+    if gib is not None:
+        with contextlib.suppress(ImportError, AttributeError):
+            import resource
+
+            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+            resource.setrlimit(resource.RLIMIT_DATA, (int(gib * 2**30), hard))
+
+
 class Meter:
     """Wall time, processor time and memory of a ``with`` block.
 
-    Memory is the peak of the resident set inside the block minus the resident set at its start;
-    NaN where the system does not say.
+    Memory is the peak of the resident set inside the block minus the resident set at its start,
+    which is kept too; NaN where the system does not say.
     """
 
     def __enter__(self):
-        self._rss = status_mb("VmRSS")
+        self.before_mb = status_mb("VmRSS")
         with contextlib.suppress(OSError):  # begin a new peak (Linux only)
             Path("/proc/self/clear_refs").write_text("5")
         self._cpu = sum(os.times()[:4])
@@ -95,14 +130,15 @@ class Meter:
     def __exit__(self, *error):
         self.wall_s = time.perf_counter() - self._start
         self.cpu_s = sum(os.times()[:4]) - self._cpu
-        self.peak_mb = status_mb("VmHWM") - self._rss
+        self.peak_mb = status_mb("VmHWM") - self.before_mb
 
     def record(self, prefix):
-        """Return the three numbers by name."""
+        """Return the four numbers by name."""
         return {
             f"{prefix}_s": self.wall_s,
             f"{prefix}_cpu_s": self.cpu_s,
             f"{prefix}_peak_mb": self.peak_mb,
+            f"{prefix}_before_mb": self.before_mb,
         }
 
 
@@ -113,6 +149,23 @@ def status_mb(key):
             if line.startswith(key + ":"):
                 return int(line.split()[1]) * 1024 / 1e6
     return float("nan")
+
+
+def batch(predict, least_s=1.0, most=7):
+    """Call ``predict()`` and, if it is short, again; return its answer and what it cost.
+
+    Time is the median of as many calls as begin within ``least_s`` seconds, at most ``most``;
+    memory is that of the first.
+    """
+    meters, begin = [], time.perf_counter()
+    while not meters or (len(meters) < most and time.perf_counter() - begin < least_s):
+        with Meter() as meter:
+            answer = predict()
+        meters.append(meter)
+    result = meters[0].record("predict")
+    result["predict_s"] = statistics.median(meter.wall_s for meter in meters)
+    result["predict_cpu_s"] = statistics.mean(meter.cpu_s for meter in meters)
+    return answer, result
 
 
 def median_latency_ms(predict, X, n_rows, warm_up=20):
@@ -140,14 +193,14 @@ def versions():
     return "; ".join(found)
 
 
-def warm_up(params):
+def warm_up(params, estimator="DismecClassifier", n_labels=40):
     """Load (or compile) the kernels of a fit and a prediction; return the seconds it took."""
-    from skxmc import DismecClassifier
+    import skxmc
     from skxmc.datasets import make_xmc_classification
 
-    data = make_xmc_classification(300, 200, 40, random_state=0)
+    data = make_xmc_classification(300, 200, n_labels, random_state=0)
     start = time.perf_counter()
-    model = DismecClassifier(**params).fit(data.X, data.Y)
+    model = getattr(skxmc, estimator)(**params).fit(data.X, data.Y)
     model.predict_topk(data.X, k=5)
     model.predict_topk(data.X[[0]], k=5)
     return time.perf_counter() - start
@@ -156,6 +209,11 @@ def warm_up(params):
 def folder_mb(path):
     """Return the size of all files in a folder in MB (1e6 bytes)."""
     return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file()) / 1e6
+
+
+def remove(path):
+    """Delete a folder of the scratch space, if it is there."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 # ------------------------------------------------------------------ parent side
@@ -167,7 +225,9 @@ class Session:
         self.script = Path(script)
         self.scratch = Path(tempfile.mkdtemp(prefix="skxmc-bench-"))
         self.rows = []
+        self.failures = {}
         self._n_calls = 0
+        self._n_saved = 0
         self._common = {
             "date": time.strftime("%Y-%m-%d %H:%M:%S"),
             "git": git_state(),
@@ -185,8 +245,11 @@ class Session:
     def __exit__(self, *error):
         shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def call(self, task, *, python=None, script=None, env=None, **request):
-        """Run ``task`` of a script in a new process and return what it returned."""
+    def call(self, task, *, python=None, script=None, env=None, timeout=None, **request):
+        """Run ``task`` of a script in a new process and return what it returned.
+
+        Raises WorkerFailed if it fails or takes longer than ``timeout`` seconds.
+        """
         self._n_calls += 1
         question = self.scratch / f"{self._n_calls}.request.json"
         answer = self.scratch / f"{self._n_calls}.result.json"
@@ -194,18 +257,42 @@ class Session:
         command = [python or sys.executable, str(script or self.script), "--worker"]
         load = os.getloadavg()[0]
         start = time.perf_counter()
-        done = subprocess.run(
+        with subprocess.Popen(
             [*map(str, command), str(question), str(answer)],
             env=child_environment(self.args.threads, own=python is None, extra=env),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        if done.returncode != 0:
-            raise SystemExit(f"{task} failed ({done.returncode}):\n{done.stdout[-4000:]}")
+            errors="replace",
+            start_new_session=True,  # so that its own children can be ended with it
+        ) as worker:
+            try:
+                printed, _ = worker.communicate(timeout=timeout)
+            except BaseException as error:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(worker.pid, signal.SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise WorkerFailed(f"{task}: stopped after {timeout:g} s") from None
+                raise
+        if worker.returncode != 0:
+            raise WorkerFailed(f"{task} failed ({worker.returncode}):\n{printed[-4000:]}")
         result = json.loads(answer.read_text())
         result.update(load=round(load, 2), process_s=time.perf_counter() - start)
         return result
+
+    def attempt(self, method, task, **request):
+        """Return what ``call`` returns, or None if a worker of this method has ever failed.
+
+        The failure is told once and kept in ``failures``; the others go on.
+        """
+        if method in self.failures:
+            return None
+        try:
+            return self.call(task, **request)
+        except WorkerFailed as error:
+            self.failures[method] = str(error)
+            print(f"{method} is left out from here on. {error}", file=sys.stderr, flush=True)
+            return None
 
     def add(self, method, result, **more):
         """Keep a result as a row of the CSV; a progress line goes to stderr."""
@@ -220,11 +307,20 @@ class Session:
         """Return the rows of a method, in the order in which they were measured."""
         return [row for row in self.rows if row["method"] == method]
 
+    @property
+    def csv(self):
+        """The file that rows are appended to."""
+        return self.args.output / f"{self.script.stem}.csv"
+
+    def flush(self):
+        """Append the rows that are not in the CSV yet, so that a long run can be cut short."""
+        append_csv(self.csv, self.rows[self._n_saved :])
+        self._n_saved = len(self.rows)
+
     def save(self):
-        """Append the rows to ``<output>/<script>.csv``."""
-        path = self.args.output / f"{self.script.stem}.csv"
-        append_csv(path, self.rows)
-        print(f"\n{len(self.rows)} rows appended to {path}", file=sys.stderr)
+        """Append the rows to ``<output>/<script>.csv`` and say so."""
+        self.flush()
+        print(f"\n{len(self.rows)} rows appended to {self.csv}", file=sys.stderr)
 
 
 def child_environment(threads, own=True, extra=None):
@@ -363,6 +459,10 @@ def print_report(session, title, *tables):
     )
     for versions_text in dict.fromkeys(row["versions"] for row in session.rows):
         print(f"- {versions_text}")
+    for method, reason in session.failures.items():
+        lines = reason.strip().splitlines()
+        told = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)]
+        print(f"- {method} failed and is left out: {[*lines, *told][-1]}")
     for table in tables:
         print(f"\n{table}")
 
