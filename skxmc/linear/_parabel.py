@@ -19,7 +19,7 @@ from skxmc.base import XMCClassifierMixin, check_k, pad_topk
 from skxmc.exceptions import MemoryLimitError
 from skxmc.label_space import LabelText, LabelTree, build_tree, grow_tree, label_features
 from skxmc.linear import _tree_memory, _tree_training
-from skxmc.linear._rows import scaled_rows
+from skxmc.linear._rows import scaled_arrays, scaled_rows
 from skxmc.linear._tree_weights import (
     edge_log_probability,
     node_weights,
@@ -735,8 +735,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         return self._search[link]
 
     def _query(self, X):
-        X = scaled_rows(X, self.normalize)
-        return X.indptr, X.indices, X.data
+        return scaled_arrays(X, self.normalize)
 
     def _beam(self):
         return self.beam_size if self._setting("search") == "beam" else None

@@ -4,9 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from skxmc.io._arrays import make_compressed
-
-# Rows whose lengths are summed at a time.
-_BLOCK_ROWS = 1 << 14
+from skxmc.ops.row_sums import unit_data
 
 
 def scaled_rows(X, normalize):
@@ -15,12 +13,18 @@ def scaled_rows(X, normalize):
     ``X`` as `XMCClassifierMixin` hands it over; a sparse ``X`` that is not normalised comes back as
     it is.
     """
+    if sp.issparse(X) and normalize is None:
+        return X
+    indptr, indices, data = scaled_arrays(X, normalize)
+    return make_compressed(data, indices, indptr, X.shape)
+
+
+def scaled_arrays(X, normalize):
+    """``indptr, indices, data`` of `scaled_rows`: for one row, half the time of a new matrix."""
     if not sp.issparse(X):
         X = _sparse_rows(X)
-    if normalize is None:
-        return X
-    data = X.data * np.repeat(_inverse_norms(X), np.diff(X.indptr))
-    return make_compressed(data, X.indices, X.indptr, X.shape)
+    data = X.data if normalize is None else unit_data(X.data, X.indptr)
+    return X.indptr, X.indices, data
 
 
 def _sparse_rows(X):
@@ -29,17 +33,3 @@ def _sparse_rows(X):
     return make_compressed(
         sparse.data, sparse.indices.astype(np.int32), sparse.indptr.astype(np.int64), X.shape
     )
-
-
-def _inverse_norms(X):
-    """1 / ||x_i|| in float32, 1 for empty rows; summed in float64 in the order of the entries."""
-    norms = np.ones(X.shape[0], dtype=np.float32)
-    for first in range(0, X.shape[0], _BLOCK_ROWS):
-        indptr = X.indptr[first : first + _BLOCK_ROWS + 1]
-        filled = np.flatnonzero(np.diff(indptr))
-        if len(filled):
-            squares = X.data[indptr[0] : indptr[-1]].astype(np.float64) ** 2
-            lengths2 = np.add.reduceat(squares, indptr[:-1][filled] - indptr[0])
-            lengths2[lengths2 == 0] = 1
-            norms[first + filled] = 1 / np.sqrt(lengths2)
-    return norms

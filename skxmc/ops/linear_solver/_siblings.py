@@ -764,6 +764,9 @@ class SiblingSolver:
         for first in range(0, n_children, LANES):
             count = min(LANES, n_children - first)
             lanes = slice(first, first + count)
+            if pos_indptr[first] == pos_indptr[first + count]:  # no positives: nothing to solve
+                n_iter[lanes] = 0
+                continue
             _set_costs(
                 self.work[0],
                 m,

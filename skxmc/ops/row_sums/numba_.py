@@ -190,7 +190,27 @@ def unit_rows(X):
     """
     X = canonical_csr(X)
     out = sp.csr_array(X.shape, dtype=np.float32)
-    out.data, out.indices, out.indptr = np.empty_like(X.data), X.indices, X.indptr
+    out.data, out.indices, out.indptr = unit_data(X.data, X.indptr), X.indices, X.indptr
     out.has_canonical_format = True
-    _scale_rows(X.data, X.indptr, out.data)
+    return out
+
+
+def unit_data(data, indptr):
+    """Values of the rows of `unit_rows` from those of canonical CSR rows (float32, int64).
+
+    For callers to whom a new matrix costs more than the scaling, as for a single row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skxmc.ops.row_sums import unit_data
+    >>> unit_data(np.array([3, 4], np.float32), np.array([0, 2]))
+    array([0.6, 0.8], dtype=float32)
+    """
+    out = np.empty(len(data), dtype=np.float32)
+    # views that are read-only: one version of the kernel, whether an array was writable or not
+    views = [array.view(np.ndarray) for array in (data, indptr)]
+    for view in views:
+        view.flags.writeable = False
+    _scale_rows(*views, out)
     return out
