@@ -92,6 +92,8 @@ def test_keyboard_interrupt_ends_the_work():
     code = """
 import os, signal, threading, time
 from skxmc._parallel import map_chunks
+# a process that was started in the background inherits that SIGINT is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 begun = []
 def work(i):
     begun.append(i)
