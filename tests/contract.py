@@ -19,7 +19,6 @@ import gc
 import inspect
 import pickle
 import tempfile
-import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer
+from traced import traced_memory
 
 from skxmc.exceptions import DenseOutputError
 
@@ -547,18 +547,13 @@ def check_wide_target(estimator, n_labels=3_000_000, n_samples=100, max_bytes=No
         lambda: model.decision_function(X[:3]),
         lambda: model.predict(X[:3]),
     ]
-    gc.collect()
-    tracemalloc.start()
-    try:
+    with traced_memory() as peak:
         for step in steps:
-            tracemalloc.reset_peak()
             result = step()
-            peak = tracemalloc.get_traced_memory()[1]
-            assert peak <= max_bytes, f"{inspect.getsource(step).strip()} took {peak:,} bytes"
+            n_bytes = peak()
+            assert n_bytes <= max_bytes, f"{inspect.getsource(step).strip()} took {n_bytes:,} bytes"
             if sp.issparse(result):
                 assert result.shape == (3, n_labels)
-    finally:
-        tracemalloc.stop()
 
 
 # ------------------------------------------------------------------ predict_topk

@@ -17,7 +17,7 @@ _SAMPLED_LABELS = 256
 _SAMPLED_BLOCKS = 32
 
 # Most entries of label features that a thread sums at a time, in bytes (see `sum_row_groups`).
-_SUM_BYTES = 16 << 20
+_SUM_BYTES = 4 << 20
 
 
 class TreeSizes(NamedTuple):
@@ -132,28 +132,28 @@ def sampled_sizes(sizes, tree, X, positives, task):
 def fit_bytes(sizes, n_jobs, *, scaled):
     """Bytes of a fit at its peak, beside its inputs.
 
-    The rows are there all the time: scaled, a copy of the values (and another while it is made).
-    Clustering and training come one after the other, so the larger one counts.
+    The rows are there all the time: scaled, a copy of the values. Clustering and training come one
+    after the other, so the larger one counts.
 
-    * Clustering: 16 bytes an entry of the label features, as their parts are put together or
-      they are copied for k-means; 8 a feature of a node's centroids; 100 a label.
-    * Training: 32 bytes a node of each tree; 12 a pair of row and node; for each thread 860 bytes a
-      row and 8 an entry of X, 90 a feature and 24 for 16 weights of each feature, and 40 a weight
-      of the largest node; 6 bytes a weight of a tree, 16 of the last one as it is put together, and
-      12 and 32 a feature of a node.
+    * Clustering: 24 bytes an entry of the label features, which are copied for k-means, and the
+      labels of the nodes at work once more; 8 a feature of a node's centroids; 100 a label.
+    * Training: 32 bytes a node of each tree; 12 a pair of row and node; for each thread 670 bytes a
+      row, 90 a feature and 24 for 16 weights of each feature, 8 an entry of X but at most 64 a
+      feature, and 40 a weight of the largest node; 6 bytes a weight of a tree and 12 a feature of a
+      node, and 4 and 8 more of the last tree as it is put together.
     """
     s = sizes
-    rows = 8 * s.n_entries if scaled else 0
+    rows = 4 * s.n_entries if scaled else 0
     clustering = (
-        16 * s.label_entries
+        24 * s.label_entries
         + n_jobs * min(_SUM_BYTES, 8 * s.label_entries)
         + 8 * s.centroid_entries
         + 100 * s.n_labels
     )
     n_used = min(s.n_features, s.n_entries)
     thread = (
-        860 * s.n_samples
-        + 8 * s.n_entries
+        670 * s.n_samples
+        + min(8 * s.n_entries, 64 * s.n_features)
         + 9 * s.n_features
         + (80 + 24 * LANES) * n_used
         + 40 * s.largest_node * s.n_weights
@@ -162,7 +162,7 @@ def fit_bytes(sizes, n_jobs, *, scaled):
         32 * s.n_nodes * s.n_trees
         + 12 * s.n_pairs
         + n_jobs * thread
-        + (6 * (s.n_trees - 1) + 16) * s.n_weights
-        + (12 * (s.n_trees - 1) + 32) * s.n_weight_rows
+        + (6 * s.n_trees + 4) * s.n_weights
+        + (12 * s.n_trees + 8) * s.n_weight_rows
     )
     return int(_BASE_BYTES + rows + max(clustering, training))

@@ -1,5 +1,6 @@
 """Training of a label tree's classifiers: which rows and costs each node sees, and the assembly."""
 
+import itertools
 import queue
 from typing import NamedTuple
 
@@ -7,10 +8,14 @@ import numpy as np
 
 from skxmc._parallel import map_chunks
 from skxmc.ops._jit import jit
+from skxmc.ops._memory import new_zeros
 from skxmc.ops.linear_solver import LANES, SiblingSolver
 from skxmc.ops.tree_search import TreeWeights, prepare_search, search_nodes
 
 _NO_ROWS = np.empty(0, np.int32)
+
+# Numbers of a kind that are stored together.
+_PAGE = 1 << 18
 
 
 class TreeTask(NamedTuple):
@@ -171,12 +176,49 @@ def train_tree(
     inner = np.flatnonzero(tree.label < 0) if nodes is None else nodes
     if task.n_matcher == 0:
         trainer.train(inner)
-        return trainer.weights(), trainer.n_iter, trainer.converged
+        return trainer.finish(), trainer.n_iter, trainer.converged
     for depth in range(tree.max_depth):
         trainer.train(inner[tree.depth[inner] == depth])
         if depth + 1 < tree.max_depth:
             trainer.match(depth + 1)
-    return trainer.weights(), trainer.n_iter, trainer.converged
+    return trainer.finish(), trainer.n_iter, trainer.converged
+
+
+class _Chunk(NamedTuple):
+    """Classifiers of a node's children, as in `TreeWeights`."""
+
+    row_feature: np.ndarray
+    row_counts: np.ndarray
+    child: np.ndarray
+    weight: np.ndarray
+
+
+class _Store:
+    """Keeps the chunks of a tree in large pieces, which go one kind after the other.
+
+    The thousands of small arrays that a training ends with would else hold their memory, in holes
+    of the heap, while they are put together and after.
+    """
+
+    def __init__(self, child_type):
+        self.dtypes = _Chunk(*map(np.dtype, (np.int32, np.int32, child_type, np.float32)))
+        self.pieces = [np.empty(0, dtype) for dtype in self.dtypes]
+        self.used = [0] * len(self.dtypes)
+
+    def keep(self, chunk):
+        """The chunk on the pages of the store."""
+        return _Chunk(*map(self._keep, range(len(chunk)), chunk))
+
+    def _keep(self, kind, array):
+        n = len(array)
+        if self.used[kind] + n > len(self.pieces[kind]):
+            self.pieces[kind] = new_zeros(max(_PAGE, n), self.dtypes[kind])
+            self.used[kind] = 0
+        start = self.used[kind]
+        self.used[kind] += n
+        place = self.pieces[kind][start : start + n]
+        place[:] = array
+        return place
 
 
 class _Trainer:
@@ -187,6 +229,8 @@ class _Trainer:
         self.n_iter = np.zeros(tree.n_nodes, np.int64)
         self.converged = np.ones(tree.n_nodes, bool)
         self.bias = np.zeros(tree.n_nodes, np.float32)
+        self.child_type = np.int32 if np.diff(tree.child_start).max() > 1 << 16 else np.uint16
+        self.store = _Store(self.child_type)
         self.chunks = {}
         self.solvers = queue.SimpleQueue()
 
@@ -224,11 +268,14 @@ class _Trainer:
             bounds = LANES * (np.arange(parts + 1) * blocks // parts)
             for first, stop in zip(bounds[:-1], np.minimum(bounds[1:], children[q]), strict=True):
                 tasks.append((int(nodes[q]), int(first), int(stop)))
-        parts = {}
-        for (v, first, stop), solution in zip(
-            tasks, map_chunks(self._solve, tasks, self.n_jobs), strict=True
-        ):
-            parts.setdefault(v, []).append((first, solution))
+        solutions = zip(tasks, map_chunks(self._solve, tasks, self.n_jobs), strict=True)
+        # the parts of a node stand together
+        for v, parts in itertools.groupby(solutions, key=lambda item: item[0][0]):
+            self.chunks[v] = self.store.keep(_merge(list(self._record(v, parts))))
+
+    def _record(self, v, parts):
+        """Note what is known of each child; yields (first child, chunk) of each part."""
+        for (_, first, stop), solution in parts:
             lanes = slice(self.tree.child_start[v] + first, self.tree.child_start[v] + stop)
             self.bias[lanes] = solution.bias * self.task.bias_value
             self.bias[lanes][np.isneginf(solution.bias)] = -np.inf
@@ -236,8 +283,15 @@ class _Trainer:
             self.converged[lanes] = solution.converged
             if self.advance is not None:
                 self.advance(stop - first)
-        for v, found in parts.items():
-            self.chunks[v] = _merge(found)
+            yield (
+                first,
+                _Chunk(
+                    solution.row_feature,
+                    np.diff(solution.row_indptr).astype(np.int32),
+                    solution.child.astype(self.child_type),
+                    solution.weight,
+                ),
+            )
 
     def _skip(self, nodes):
         """Make the children of these nodes ones that are never answered."""
@@ -301,7 +355,13 @@ class _Trainer:
 
     def weights(self):
         """TreeWeights of the nodes trained so far."""
-        return _assemble(self.tree, self.chunks, self.bias.copy())
+        return _assemble(self.tree, dict(self.chunks), self.child_type, self.bias.copy())
+
+    def finish(self):
+        """TreeWeights of the tree; nothing more can be trained."""
+        chunks, self.chunks, self.store = self.chunks, None, None
+        self.solvers = None  # their memory goes before the weights are put together
+        return _assemble(self.tree, chunks, self.child_type, self.bias)
 
 
 def node_entries(X, positives, nodes):
@@ -320,21 +380,37 @@ def solve_parts(tree, X, positives, task, parts):
         yield trainer._solve(part)
 
 
-def _assemble(tree, chunks, bias):
-    n_rows = np.zeros(tree.n_nodes + 1, np.int64)
-    parts = [chunks[v] for v in sorted(chunks)]
-    n_rows[1 + np.array(sorted(chunks), dtype=np.int64)] = [len(part[0]) for part in parts]
-    child_type = np.int32 if np.diff(tree.child_start).max() > 1 << 16 else np.uint16
-    empty = np.empty(0, np.int32), np.zeros(1, np.int64), np.empty(0, child_type), np.empty(0, "f4")
-    parts.append(empty)
+def _assemble(tree, chunks, child_type, bias):
+    """The chunks one after the other; each kind of their arrays goes when it is copied."""
+    nodes = sorted(chunks)
+    lengths = np.zeros(tree.n_nodes + 1, np.int64)
+    lengths[1 + np.array(nodes, dtype=np.int64)] = [len(chunks[v].row_feature) for v in nodes]
+    kinds = [[chunks[v][kind] for v in nodes] for kind in range(len(_Chunk._fields))]
+    chunks.clear()
+    counts = _take_all(kinds, 1, np.int32)
+    row_indptr = new_zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=row_indptr[1:])
+    del counts
     return TreeWeights(
-        np.cumsum(n_rows),
-        np.concatenate([part[0] for part in parts]),
-        np.concatenate([[0], *(np.diff(part[1]) for part in parts)]).cumsum(),
-        np.concatenate([part[2].astype(child_type, copy=False) for part in parts]),
-        np.concatenate([part[3] for part in parts]),
+        np.cumsum(lengths),
+        _take_all(kinds, 0, np.int32),
+        row_indptr,
+        _take_all(kinds, 2, child_type),
+        _take_all(kinds, 3, np.float32),
         bias,
     )
+
+
+def _take_all(kinds, kind, dtype):
+    """The arrays of a kind in one, and no longer in ``kinds``."""
+    arrays, kinds[kind] = kinds[kind], None
+    whole = new_zeros(sum(map(len, arrays)), dtype)
+    start = 0
+    for number, array in enumerate(arrays):
+        whole[start : start + len(array)] = array
+        start += len(array)
+        arrays[number] = None
+    return whole
 
 
 def _slice(nodes, v):
@@ -342,16 +418,15 @@ def _slice(nodes, v):
 
 
 def _merge(found):
-    """(row_feature, row_indptr, child, weight) of the parts of a node's children."""
+    """The chunk of parts (first child, chunk) of a node's children."""
     if len(found) == 1:
-        return found[0][1][:4]
-    feature = np.concatenate([np.repeat(s.row_feature, np.diff(s.row_indptr)) for _, s in found])
-    child = np.concatenate([first + s.child for first, s in found])
-    weight = np.concatenate([s.weight for _, s in found])
+        return found[0][1]
+    feature = np.concatenate([np.repeat(part.row_feature, part.row_counts) for _, part in found])
+    child = np.concatenate([part.child + part.child.dtype.type(first) for first, part in found])
+    weight = np.concatenate([part.weight for _, part in found])
     order = np.lexsort((child, feature))
-    row_feature, counts = np.unique(feature, return_counts=True)
-    row_indptr = np.concatenate(([0], np.cumsum(counts)))
-    return row_feature, row_indptr, child[order], weight[order]
+    row_feature, row_counts = np.unique(feature, return_counts=True)
+    return _Chunk(row_feature, row_counts, child[order], weight[order])
 
 
 def kept_chunks(growth, weights):
@@ -373,9 +448,9 @@ def _chunk(weights, v):
     rows = slice(weights.chunk_indptr[v], weights.chunk_indptr[v + 1])
     indptr = weights.row_indptr[rows.start : rows.stop + 1]
     entries = slice(indptr[0], indptr[-1])
-    return (
+    return _Chunk(
         weights.row_feature[rows],
-        indptr - indptr[0],
+        np.diff(indptr).astype(np.int32),
         weights.child[entries],
         weights.weight[entries],
     )

@@ -12,6 +12,8 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from skxmc.ops._memory import new_zeros
+
 #: Labels that are treated together.
 LANES = 16
 
@@ -24,24 +26,15 @@ _WIDE = ir.VectorType(ir.DoubleType(), LANES)
 _CONTRACT = ("contract",)
 _UNROLL = 4
 
-_HUGE_PAGE = 1 << 21
-# NumPy asks for huge pages from this size on.
-_NUMPY_HUGE = 1 << 22
+# Blocks that are larger than a core's first caches: gathers from them would wait for the page table
+# as long as for the data (a factor of two on 40,000 rows).
+_LARGE_BLOCK = 1 << 18
 
 
 def aligned_zeros(shape):
-    """float32 zeros on a 64-byte boundary: a row of a block then never straddles two cache lines.
-
-    Blocks that are larger than a core's first caches begin on a huge page: gathers from them would
-    else wait for the page table as long as for the data (a factor of two on 40,000 rows).
-    """
-    size = int(np.prod(shape))
-    large = 4 * size >= _HUGE_PAGE // 8
-    boundary = _HUGE_PAGE if large else 64
-    n_bytes = 4 * size + boundary
-    buffer = np.zeros((max(n_bytes, _NUMPY_HUGE) if large else n_bytes) // 4 + 1, dtype=np.float32)
-    offset = (-buffer.ctypes.data % boundary) // 4
-    return buffer[offset : offset + size].reshape(shape)
+    """float32 zeros whose rows of ``LANES`` never straddle two cache lines."""
+    large = 4 * np.prod(shape, dtype=np.int64) >= _LARGE_BLOCK
+    return new_zeros(shape, np.float32, huge_pages=bool(large))
 
 
 # ------------------------------------------------------------------ sparse rows and blocks
@@ -49,42 +42,69 @@ def aligned_zeros(shape):
 
 @intrinsic
 def row_times_block(typingctx, indices, data, block, out, out_row, start, stop):
-    """``out[out_row, :] = sum_p data[p] * block[indices[p], :]`` for ``start <= p < stop``.
-
-    A lane's sum is taken in an order that the stored entries fix, so a label's score does not
-    depend on its neighbours. Four partial sums hide the latency of the additions.
-    """
+    """``out[out_row, :] = sum_p data[p] * block[indices[p], :]`` for ``start <= p < stop``."""
     signature = types.void(indices, data, block, out, out_row, start, stop)
 
     def codegen(context, builder, sig, args):
         indices_p, data_p, block_p, out_p = _pointers(context, builder, sig.args[:4], args[:4])
         row, begin, end = args[4:]
-        zero = ir.Constant(_VEC, [0.0] * LANES)
-
-        def add_entry(p, total):
-            address = _row_pointer(builder, block_p, builder.load(builder.gep(indices_p, [p])))
-            value = _splat(builder, builder.load(builder.gep(data_p, [p])))
-            product = builder.fmul(value, builder.load(address, align=4), flags=_CONTRACT)
-            return builder.fadd(total, product, flags=_CONTRACT)
-
-        def four(p, totals):
-            return [
-                add_entry(builder.add(p, ir.Constant(_I64, k)), total)
-                for k, total in enumerate(totals)
-            ]
-
-        def one(p, totals):
-            return [add_entry(p, totals[0])]
-
-        count = builder.sub(end, begin)
-        middle = builder.add(begin, builder.and_(count, ir.Constant(_I64, -_UNROLL)))
-        parts = _loop(builder, begin, middle, _UNROLL, [zero] * _UNROLL, four)
-        total = builder.fadd(builder.fadd(parts[0], parts[1]), builder.fadd(parts[2], parts[3]))
-        (total,) = _loop(builder, middle, end, 1, [total], one)
+        total = _row_product(builder, indices_p, data_p, block_p, begin, end)
         builder.store(total, _row_pointer(builder, out_p, row), align=4)
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@intrinsic
+def row_times_block_plus(typingctx, indices, data, block, out, row, start, stop, added, scale):
+    """``out[row, :] = sum_p data[p] * block[indices[p], :] + scale * added[row, :]``.
+
+    As `row_times_block`; ``added`` may be ``out``.
+    """
+    signature = types.void(indices, data, block, out, row, start, stop, added, types.float32)
+
+    def codegen(context, builder, sig, args):
+        indices_p, data_p, block_p, out_p = _pointers(context, builder, sig.args[:4], args[:4])
+        (added_p,) = _pointers(context, builder, sig.args[7:8], args[7:8])
+        row, begin, end = args[4:7]
+        more = builder.load(_row_pointer(builder, added_p, row), align=4)
+        more = builder.fmul(more, _splat(builder, args[8]), flags=_CONTRACT)
+        total = _row_product(builder, indices_p, data_p, block_p, begin, end)
+        total = builder.fadd(total, more, flags=_CONTRACT)
+        builder.store(total, _row_pointer(builder, out_p, row), align=4)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _row_product(builder, indices_p, data_p, block_p, begin, end):
+    """Sum of a sparse row times a block.
+
+    A lane's sum is taken in an order that the stored entries fix, so a label's score does not
+    depend on its neighbours. Four partial sums hide the latency of the additions.
+    """
+    zero = ir.Constant(_VEC, [0.0] * LANES)
+
+    def add_entry(p, total):
+        address = _row_pointer(builder, block_p, builder.load(builder.gep(indices_p, [p])))
+        value = _splat(builder, builder.load(builder.gep(data_p, [p])))
+        product = builder.fmul(value, builder.load(address, align=4), flags=_CONTRACT)
+        return builder.fadd(total, product, flags=_CONTRACT)
+
+    def four(p, totals):
+        return [
+            add_entry(builder.add(p, ir.Constant(_I64, k)), total) for k, total in enumerate(totals)
+        ]
+
+    def one(p, totals):
+        return [add_entry(p, totals[0])]
+
+    count = builder.sub(end, begin)
+    middle = builder.add(begin, builder.and_(count, ir.Constant(_I64, -_UNROLL)))
+    parts = _loop(builder, begin, middle, _UNROLL, [zero] * _UNROLL, four)
+    total = builder.fadd(builder.fadd(parts[0], parts[1]), builder.fadd(parts[2], parts[3]))
+    (total,) = _loop(builder, middle, end, 1, [total], one)
+    return total
 
 
 @intrinsic
@@ -112,23 +132,6 @@ def add_row_to_block(typingctx, indices, data, block, factors, factor_row, start
         nonzero = builder.bitcast(nonzero, ir.IntType(LANES))
         with builder.if_then(builder.icmp_unsigned("!=", nonzero, ir.Constant(nonzero.type, 0))):
             _loop(builder, begin, end, 1, [], add_entry)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def add_scaled_row(typingctx, out, block, row, scale):
-    """``out[row, :] += scale * block[row, :]``."""
-    signature = types.void(out, block, row, types.float32)
-
-    def codegen(context, builder, sig, args):
-        out_p, block_p = _pointers(context, builder, sig.args[:2], args[:2])
-        address = _row_pointer(builder, out_p, args[2])
-        added = builder.load(_row_pointer(builder, block_p, args[2]), align=4)
-        added = builder.fmul(added, _splat(builder, args[3]), flags=_CONTRACT)
-        total = builder.fadd(builder.load(address, align=4), added, flags=_CONTRACT)
-        builder.store(total, address, align=4)
         return context.get_dummy_value()
 
     return signature, codegen

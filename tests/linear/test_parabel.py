@@ -4,10 +4,8 @@ Rows and classifiers of the nodes are tested in test_tree_training.py.
 """
 
 import copy
-import gc
 import json
 import pickle
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, normalize
+from traced import traced_memory
 
 from skxmc import DismecClassifier, ParabelTree, load_model, save_model
 from skxmc.datasets import load_emoji, make_xmc_classification
@@ -976,14 +975,9 @@ def test_predicted_memory_is_about_that_of_the_fit(preset, params):
     small = slice(0, 300)
     clone(model).fit(X[small], Y[small])  # compiles
     needed = model.estimate_memory(X, Y)
-    gc.collect()
-    tracemalloc.start()
-    try:
+    with traced_memory() as peak:
         model.fit(X, Y)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert needed / 2 < peak < 2 * needed
+        assert needed / 2 < peak() < 2 * needed
 
 
 def test_memory_limit(monkeypatch, data):

@@ -8,10 +8,10 @@ from skxmc.ops._jit import jit
 from skxmc.ops._lanes import (
     LANES,
     add_row_to_block,
-    add_scaled_row,
     aligned_zeros,
     over_rows,
     row_times_block,
+    row_times_block_plus,
 )
 
 EPS = np.finfo(np.float32).eps
@@ -32,9 +32,11 @@ def _scatter(indptr, indices, data, block, factors):
 
 
 @jit
-def _add_scaled(out, block, scales):
+def _gather_plus(indptr, indices, data, block, out, added, scales):
     for i in range(len(scales)):
-        add_scaled_row(out, block, i, scales[i])
+        row_times_block_plus(
+            indices, data, block, out, i, indptr[i], indptr[i + 1], added, scales[i]
+        )
 
 
 def rows_of_all_lengths(n_features=40, index_type=np.int32, seed=0):
@@ -164,14 +166,16 @@ def test_read_only_and_unaligned_arrays_are_accepted():
         np.testing.assert_allclose(block, dense.T @ expected.astype(float), rtol=1e-4, atol=1e-4)
 
 
-def test_add_scaled_row():
-    out, block = random_block(9), random_block(9, seed=3)
-    scales = np.linspace(-2, 2, 9, dtype=np.float32)
-    expected = out.astype(np.float64) + scales[:, None] * block.astype(np.float64)
-    unscaled = out[4].copy()
-    _add_scaled(out, block, scales)
-    np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(out[4], unscaled)  # scale 0
+@pytest.mark.parametrize("in_place", [False, True])
+def test_row_times_block_plus(in_place):
+    indptr, indices, data = rows_of_all_lengths()
+    block, added = random_block(40), random_block(len(LENGTHS), seed=3)
+    out = added if in_place else random_block(len(LENGTHS), seed=4)
+    scales = np.linspace(-2, 2, len(LENGTHS), dtype=np.float32)
+    expected = dense_rows(indptr, indices, data, 40) @ block.astype(np.float64)
+    expected += scales[:, None] * added.astype(np.float64)
+    _gather_plus(indptr, indices, data, block, out, added, scales)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
 
 
 # --- row by row over blocks ------------------------------------------------------------------

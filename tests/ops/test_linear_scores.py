@@ -1,11 +1,11 @@
 import pickle
-import tracemalloc
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from traced import traced_memory
 
 from skxmc.ops import linear_scores
 from skxmc.ops.csr import canonical_csr, take_rows
@@ -316,11 +316,9 @@ def test_topk_never_holds_all_scores():
     X = canonical_csr(sp.random_array((n_rows, 50), density=0.1, format="csr", rng=1))
     scorer = prepare_scorer(coef, np.zeros(n_labels))
     topk(scorer, X, 5)
-    tracemalloc.start()
-    topk(scorer, X, 5)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < n_rows * n_labels * 4 / 20
+    with traced_memory() as peak:
+        topk(scorer, X, 5)
+        assert peak() < n_rows * n_labels * 4 / 20
 
 
 @settings(max_examples=60, deadline=None)

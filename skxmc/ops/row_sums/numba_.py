@@ -10,10 +10,16 @@ from numba.extending import intrinsic
 
 from skxmc._parallel import map_chunks
 from skxmc.ops._jit import jit
+from skxmc.ops._memory import new_zeros
 from skxmc.ops.csr import canonical_csr
 
-# Entries that a chunk of groups may have before equal columns are added.
-_CHUNK_ENTRIES = 1 << 21
+# Entries that a chunk of groups has before equal columns are added: at least so many, and as many
+# chunks at most.
+_CHUNK_ENTRIES = 1 << 19
+_MAX_CHUNKS = 512
+
+# Rows whose squared length is so near to 1 have the length 1: float32 values tell no more.
+_UNIT_TOLERANCE = 1e-6
 
 _1, _6, _12, _63 = (np.uint64(i) for i in (1, 6, 12, 63))
 
@@ -104,7 +110,8 @@ def sum_row_groups(X, rows, group_indptr, row_weight, *, n_jobs=1):
     Notes
     -----
     O(entries of all members) time; it is the product of a sparse matrix and X, with the columns
-    sorted. Memory: the result, and 4 bytes a column and 16 MiB in each thread.
+    sorted. Memory: the result, and 4 bytes a column in each
+    thread; while the parts are put together, the result once more.
 
     Examples
     --------
@@ -125,7 +132,8 @@ def sum_row_groups(X, rows, group_indptr, row_weight, *, n_jobs=1):
     row_weight = np.ascontiguousarray(row_weight, dtype=np.float32)
     row_entries = np.concatenate([[0], np.cumsum(np.diff(X.indptr)[rows], dtype=np.int64)])
     work = row_entries[group_indptr]  # entries before each group
-    targets = np.arange(0, work[-1] + _CHUNK_ENTRIES, _CHUNK_ENTRIES)[1:]
+    chunk_entries = max(_CHUNK_ENTRIES, 2 * n_columns, int(work[-1]) // _MAX_CHUNKS)
+    targets = np.arange(0, work[-1] + chunk_entries, chunk_entries)[1:]
     cuts = np.unique(np.concatenate([[0], np.searchsorted(work, targets, "left"), [n_groups]]))
     cuts = cuts[cuts <= n_groups].tolist()
     n_entries = np.empty(n_groups, dtype=np.int64)
@@ -134,33 +142,49 @@ def sum_row_groups(X, rows, group_indptr, row_weight, *, n_jobs=1):
         first, last = chunk
         # No group has more entries than there are columns.
         size = int(np.minimum(np.diff(work[first : last + 1]), n_columns).sum())
-        values, columns = np.empty(size, dtype=np.float32), np.empty(size, dtype=np.int32)
+        values, columns = new_zeros(size, np.float32), new_zeros(size, np.int32)
         n_found = _sum_groups(
             *(X.data, X.indices, X.indptr, rows, group_indptr, row_weight, n_columns),
             *(first, last, values, columns, n_entries),
         )
-        return values[:n_found].copy(), columns[:n_found].copy()
+        # What lies behind was never touched, so it takes no memory.
+        return values[:n_found], columns[:n_found]
 
     parts = list(map_chunks(run, itertools.pairwise(cuts), n_jobs))
     indptr = np.zeros(n_groups + 1, dtype=np.int64)
     np.cumsum(n_entries, out=indptr[1:])
     sums = sp.csr_array((n_groups, n_columns), dtype=np.float32)
-    sums.data = np.concatenate([np.empty(0, dtype=np.float32)] + [p[0] for p in parts])
-    sums.indices = np.concatenate([np.empty(0, dtype=np.int32)] + [p[1] for p in parts])
+    sums.data, sums.indices = new_zeros(indptr[-1], np.float32), new_zeros(indptr[-1], np.int32)
+    start = 0
+    for number, (values, columns) in enumerate(parts):
+        stop = start + len(values)
+        sums.data[start:stop], sums.indices[start:stop] = values, columns
+        parts[number], start = None, stop  # a part goes when it is copied
     sums.indptr = indptr
     sums.has_canonical_format = True
     return sums
 
 
 @jit
-def _scale_rows(data, indptr, out):
+def _scales(data, indptr, scale):
+    """What each row is to be multiplied with; returns whether any row changes."""
+    changes = False
     for row in range(len(indptr) - 1):
         square = 0.0
         for p in range(indptr[row], indptr[row + 1]):
             square += np.float64(data[p]) * data[p]
-        scale = 1.0 / np.sqrt(square) if square > 0.0 else 0.0
+        scale[row] = 1.0
+        if abs(square - 1.0) > _UNIT_TOLERANCE and square > 0.0:
+            scale[row] = 1.0 / np.sqrt(square)
+            changes = True
+    return changes
+
+
+@jit
+def _scale_rows(data, indptr, scale, out):
+    for row in range(len(indptr) - 1):
         for p in range(indptr[row], indptr[row + 1]):
-            out[p] = data[p] * scale
+            out[p] = data[p] * scale[row]
 
 
 def unit_rows(X):
@@ -174,7 +198,8 @@ def unit_rows(X):
     Returns
     -------
     csr_array of shape (n_rows, n_columns), float32
-        Canonical; new values, the index arrays may be those of ``X``.
+        Canonical. The index arrays may be those of ``X``, and the values too where all rows have
+        length one.
 
     Notes
     -----
@@ -198,7 +223,8 @@ def unit_rows(X):
 def unit_data(data, indptr):
     """Values of the rows of `unit_rows` from those of canonical CSR rows (float32, int64).
 
-    For callers to whom a new matrix costs more than the scaling, as for a single row.
+    For callers to whom a new matrix costs more than the scaling, as for a single row. Returns
+    ``data`` itself if all rows have length one, else new values.
 
     Examples
     --------
@@ -207,10 +233,14 @@ def unit_data(data, indptr):
     >>> unit_data(np.array([3, 4], np.float32), np.array([0, 2]))
     array([0.6, 0.8], dtype=float32)
     """
-    out = np.empty(len(data), dtype=np.float32)
     # views that are read-only: one version of the kernel, whether an array was writable or not
     views = [array.view(np.ndarray) for array in (data, indptr)]
     for view in views:
         view.flags.writeable = False
-    _scale_rows(*views, out)
+    scale = np.empty(len(indptr) - 1)
+    if not _scales(*views, scale):
+        return data
+    large = len(data) >= _CHUNK_ENTRIES
+    out = new_zeros(len(data), np.float32) if large else np.empty(len(data), np.float32)
+    _scale_rows(*views, scale, out)
     return out

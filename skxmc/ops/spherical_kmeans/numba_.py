@@ -15,6 +15,7 @@ import numpy as np
 from skxmc._parallel import map_chunks
 from skxmc.ops._jit import jit
 from skxmc.ops._lanes import LANES, aligned_zeros, row_times_block
+from skxmc.ops._memory import new_zeros
 
 # Constants of splitmix64 (Steele, Lea, Flood 2014), a random generator that is one function.
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
@@ -169,8 +170,8 @@ def compact_rows(data, indices, indptr, n_features, *, keep=1.0, n_jobs=1):
     rank[by_frequency] = np.arange(n_features)
     out_indptr = np.zeros(n_rows + 1, dtype=np.int64)
     np.cumsum(counts, out=out_indptr[1:])
-    out_data = np.empty(out_indptr[-1], dtype=np.float32)
-    out_indices = np.empty(out_indptr[-1], dtype=np.uint32)
+    out_data = new_zeros(out_indptr[-1], np.float32)
+    out_indices = new_zeros(out_indptr[-1], np.uint32)
 
     def copy(chunk):
         _copy_entries(
@@ -191,26 +192,26 @@ def _mix(state):
     return z ^ (z >> np.uint64(31))
 
 
-@jit
 def _take_rows(data, indices, indptr, rows):
     """Copy rows to consecutive places: they are read many times."""
-    n_rows = len(rows)
-    out_indptr = np.empty(n_rows + 1, dtype=np.int64)
-    out_indptr[0] = 0
-    for i in range(n_rows):
-        row = rows[i]
-        out_indptr[i + 1] = out_indptr[i] + indptr[row + 1] - indptr[row]
-    out_data = np.empty(out_indptr[n_rows], dtype=np.float32)
-    out_indices = np.empty(out_indptr[n_rows], dtype=np.uint32)
+    out_indptr = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(indptr[rows + 1] - indptr[rows], out=out_indptr[1:])
+    out_data = new_zeros(out_indptr[-1], np.float32)
+    out_indices = new_zeros(out_indptr[-1], np.uint32)
+    _copy_rows(data, indices, indptr, rows, out_data, out_indices)
+    return out_data, out_indices, out_indptr
+
+
+@jit
+def _copy_rows(data, indices, indptr, rows, out_data, out_indices):
     position = _ONE - _ONE
-    for i in range(n_rows):
+    for i in range(len(rows)):
         p, end = np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])
         while p < end:
             out_data[position] = data[p]
             out_indices[position] = indices[p]
             position += _ONE
             p += _ONE
-    return out_data, out_indices, out_indptr
 
 
 @jit
@@ -509,7 +510,9 @@ def balanced_bisection(rows, n_clusters, *, subset=None, seed=0, eps=1e-4, max_i
                     continue
                 node = order[start:stop]
                 right = np.empty(len(node), dtype=np.bool_)
-                entries = _take_rows(rows.data, rows.indices, rows.indptr, node)
+                # all rows are still in their order: they need no copy
+                whole = len(node) == len(rows.indptr) - 1
+                entries = rows[:3] if whole else _take_rows(*rows[:3], node)
                 _bisect(*entries, middle - start, sums, node_seed, eps, max_iter, right)
                 order[start:stop] = np.concatenate([node[~right], node[right]])
 
