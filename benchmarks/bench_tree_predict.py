@@ -10,8 +10,6 @@ and what the beam misses. At last the models of each --prune threshold are train
 form: their size and quality.
 """
 
-import argparse
-
 import harness
 import numpy as np
 import trees
@@ -34,11 +32,9 @@ minutes on two cores, of that 2 for exact search and 2 for the forms on disk. A 
 def main():
     """Parse the command line, measure, report."""
     parser = harness.parser(__doc__, peers=True, rounds=5, folders="+", params=False, epilog=COST)
-    parser.add_argument(
-        "--models", nargs="+", default=["xr-linear", "default"], metavar="MODEL", help="ours"
-    )
+    models = ["xr-linear", "default"]
+    trees.add_arguments(parser, models=models, models_help="ours", latency_rows=300, timeout=600)
     parser.add_argument("--beams", type=int, nargs="+", default=[10, 50], metavar="B")
-    parser.add_argument("--latency-rows", type=int, default=300, help="rows predicted one by one")
     parser.add_argument(
         *("--prune",),
         type=float,
@@ -46,10 +42,7 @@ def main():
         default=[0.05, 0.1, 0.2, 0.3],
         help="thresholds of the models on disk, for the first model; none leaves that part out",
     )
-    parser.add_argument("--timeout", type=float, default=600, help="seconds a process may take")
-    args = parser.parse_args()
-    for folder in args.data:
-        measure(argparse.Namespace(**{**vars(args), "data": folder}))
+    trees.measure_each(parser.parse_args(), measure)
 
 
 def measure(args):

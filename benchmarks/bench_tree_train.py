@@ -9,8 +9,6 @@ random state r in ours; omikuji and napkinXC draw their own. A model that fails 
 --timeout is reported and left out from then on. Each measurement is written to the CSV at once.
 """
 
-import argparse
-
 import harness
 import trees
 
@@ -32,13 +30,9 @@ def main():
     parser = harness.parser(
         __doc__, peers=True, folders="+", params=False, epilog=COST.format(names=names)
     )
-    parser.add_argument("--models", nargs="+", default=DEFAULT, metavar="MODEL")
+    trees.add_arguments(parser, models=DEFAULT, latency_rows=200, timeout=900)
     parser.add_argument("--beam", type=int, default=10, help="width of the search")
-    parser.add_argument("--latency-rows", type=int, default=200, help="rows predicted one by one")
-    parser.add_argument("--timeout", type=float, default=900, help="seconds a process may take")
-    args = parser.parse_args()
-    for folder in args.data:
-        measure(argparse.Namespace(**{**vars(args), "data": folder}))
+    trees.measure_each(parser.parse_args(), measure)
 
 
 def measure(args):

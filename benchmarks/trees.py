@@ -5,6 +5,7 @@ A model is named on the command line by a short name of ``OURS`` or ``PEERS``, o
 parameters of its own.
 """
 
+import argparse
 import ast
 import functools
 import inspect
@@ -46,6 +47,21 @@ POST_PROCESSORS = {
     "l2-hinge": "l2-hinge",
     "l3-hinge": "l3-hinge",
 }
+
+
+def add_arguments(parser, *, models, latency_rows, timeout, models_help=None):
+    """Add the arguments that the scripts about trees share, with their defaults."""
+    parser.add_argument("--models", nargs="+", default=models, metavar="MODEL", help=models_help)
+    parser.add_argument(
+        "--latency-rows", type=int, default=latency_rows, help="rows predicted one by one"
+    )
+    parser.add_argument("--timeout", type=float, default=timeout, help="seconds a process may take")
+
+
+def measure_each(args, measure):
+    """Call ``measure`` with the arguments for each data set of ``args.data``."""
+    for folder in args.data:
+        measure(argparse.Namespace(**{**vars(args), "data": folder}))
 
 
 class Model:

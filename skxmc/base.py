@@ -293,7 +293,8 @@ class XMCClassifierMixin(ClassifierMixin):
         return X
 
     def _check_predict(self, X):
-        check_is_fitted(self)
+        if not self.__sklearn_is_fitted__():  # all that check_is_fitted asks, in less time
+            check_is_fitted(self)
         return self._check_X(X, reset=False)
 
     def _check_dense_size(self, n_samples, itemsize, method):

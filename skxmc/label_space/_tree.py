@@ -269,16 +269,11 @@ class LabelTree:
         Parameters
         ----------
         node : int
-            From 0 to n_nodes - 1.
+            As for `descendants`, and so are the errors.
 
         Returns
         -------
         ndarray, int32
-
-        Raises
-        ------
-        ValueError
-            If there is no such node.
         """
         self._check_node(node)
         labels = np.concatenate([self.label[nodes] for nodes in self._levels(node)])
@@ -306,22 +301,11 @@ class LabelTree:
         ValueError
             If ``label_names`` has another length.
         """
-        self._check_names(label_names)
-        n_below = self._n_labels_below()
-        lines = [f"root ({_count(self.n_labels, 'label')})"]
-        # Depth first, the next node last: (node, text before its children).
-        stack = self._children_reversed(0, "", max_depth, max_children)
-        while stack:
-            node, indent, last, n_hidden = stack.pop()
+        text = self._node_texts(label_names, "{} ({})")
+        lines = [text(0)]
+        for node, indent, last, n_hidden in self._walk(max_depth, max_children):
             branch = "`-- " if last else "|-- "
-            if n_hidden:
-                lines.append(f"{indent}{branch}... {n_hidden} more")
-            elif self.label[node] >= 0:
-                lines.append(f"{indent}{branch}{self._leaf_name(node, label_names)}")
-            else:
-                lines.append(f"{indent}{branch}node {node} ({_count(n_below[node], 'label')})")
-                indent += "    " if last else "|   "
-                stack += self._children_reversed(node, indent, max_depth, max_children)
+            lines.append(indent + branch + (f"... {n_hidden} more" if n_hidden else text(node)))
         return "\n".join(lines)
 
     def to_dot(self, label_names=None, *, max_depth=None, max_children=None):
@@ -356,23 +340,17 @@ class LabelTree:
             n0 -> n2;
         }
         """
-        self._check_names(label_names)
-        n_below = self._n_labels_below()
+        text = self._node_texts(label_names, "{}\n{}")
         lines = ["digraph LabelTree {", "    rankdir=LR;", "    node [shape=box];"]
-        lines.append(f'    n0 [label="root\\n{_count(self.n_labels, "label")}"];')
-        stack = self._children_reversed(0, "", max_depth, max_children)
-        while stack:
-            node, _, _, n_hidden = stack.pop()
-            name = f"n{node}"
+        lines.append(f"    n0 [label={_quoted(text(0))}];")
+        for node, _, _, n_hidden in self._walk(max_depth, max_children):
+            name, shown = f"n{node}", text(node)
             if n_hidden:
-                name, text = f"more{node}", f"... {n_hidden} more"
-            elif self.label[node] >= 0:
-                text = self._leaf_name(node, label_names)
-            else:
-                text = f"node {node}\n{_count(n_below[node], 'label')}"
-                stack += self._children_reversed(node, "", max_depth, max_children)
-            text = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-            lines += [f'    {name} [label="{text}"];', f"    n{self.parent[node]} -> {name};"]
+                name, shown = f"more{node}", f"... {n_hidden} more"
+            lines += [
+                f"    {name} [label={_quoted(shown)}];",
+                f"    n{self.parent[node]} -> {name};",
+            ]
         return "\n".join([*lines, "}"])
 
     def _levels(self, node):
@@ -391,8 +369,21 @@ class LabelTree:
                 ).astype(np.int64)
         return count
 
+    def _walk(self, max_depth, max_children):
+        """Yield the nodes below the root, depth first, as text shows them.
+
+        Each as (node, text before it, is it the last sibling, siblings it stands for or 0).
+        """
+        stack = self._children_reversed(0, "", max_depth, max_children)
+        while stack:
+            node, indent, last, n_hidden = stack.pop()
+            yield node, indent, last, n_hidden
+            if not n_hidden:
+                indent += "    " if last else "|   "
+                stack += self._children_reversed(node, indent, max_depth, max_children)
+
     def _children_reversed(self, node, indent, max_depth, max_children):
-        """Entries (node, indent, is it the last sibling, siblings it stands for), last first."""
+        """What `_walk` yields for the children of a node, last first."""
         children = self.children(node)
         if max_depth is not None and self.depth[node] >= max_depth:
             return []
@@ -403,16 +394,24 @@ class LabelTree:
             entries.append((children[len(shown)], indent, True, n_hidden))
         return entries[::-1]
 
-    def _leaf_name(self, node, label_names):
-        label = int(self.label[node])
-        return f"label {label}" if label_names is None else str(label_names[label])
-
-    def _check_names(self, label_names):
+    def _node_texts(self, label_names, form):
+        """A function that names a node; ``form`` joins an inner one and its number of labels."""
         if label_names is not None and len(label_names) != self.n_labels:
             raise ValueError(
                 f"label_names has {len(label_names)} names, but the tree has {self.n_labels} "
                 "labels."
             )
+        n_below = self._n_labels_below()
+
+        def text(node):
+            label = int(self.label[node])
+            if label >= 0:
+                return f"label {label}" if label_names is None else str(label_names[label])
+            name = "root" if node == 0 else f"node {node}"
+            count = "1 label" if n_below[node] == 1 else f"{n_below[node]} labels"
+            return form.format(name, count)
+
+        return text
 
     def _check_node(self, node):
         if not 0 <= node < self.n_nodes:
@@ -437,8 +436,10 @@ class LabelTree:
         )
 
 
-def _count(n, noun):
-    return f"{n} {noun}" + ("" if n == 1 else "s")
+def _quoted(text):
+    """A string of the language of Graphviz."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 def _read_only(array):

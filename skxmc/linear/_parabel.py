@@ -386,10 +386,8 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse array or matrix, dataframe} of shape (n_samples, n_features)
-            Sparse input is used as CSR float32; dense input stays float32 or float64.
-        Y : {sparse array or matrix, array-like} of shape (n_samples, n_labels) or (n_samples,)
-            0/1 indicator, or one class a row, see `XMCClassifierMixin.fit`.
+        X, Y
+            As for `skxmc.base.XMCClassifierMixin.fit`.
         label_text : list of str, LabelText, array or sparse array of shape (n_labels, any), \
                 default=None
             Text of the labels, or features made of it, for the representations with text. In a
@@ -408,7 +406,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            See `XMCClassifierMixin.fit` and the class.
+            As `skxmc.base.XMCClassifierMixin.fit`, and see the class.
         """
         return self._fit(X, Y, label_text=label_text, relevance=relevance, negatives=negatives)
 
@@ -978,10 +976,15 @@ def _unwrapped(label_text):
 
 def _log_odds(log_proba):
     """Margins of probabilities given by their logarithms: log(p / (1 - p)), float32."""
-    p = np.minimum(log_proba.astype(np.float64), 0.0)
-    with np.errstate(divide="ignore"):
-        margins = p - np.log(-np.expm1(p))
-    return np.minimum(margins, _MAX_MARGIN).astype(np.float32)
+    p = np.minimum(log_proba, 0.0, dtype=np.float64)
+    # In place: it is a part of the time of a single row. The bound keeps the logarithm finite and
+    # means a margin of 690, above the largest.
+    margins = np.expm1(p)
+    np.negative(margins, out=margins)
+    np.maximum(margins, 1e-300, out=margins)
+    np.log(margins, out=margins)
+    np.subtract(p, margins, out=margins)
+    return np.minimum(margins, _MAX_MARGIN, out=margins).astype(np.float32)
 
 
 def _aligned_relevance(relevance, Y):

@@ -12,6 +12,8 @@ No function here changes its input. Results share the input's memory where nothi
 converted, so they are to be read, not written.
 """
 
+import functools
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -97,7 +99,13 @@ def check_sparse_structure(A, name="X"):
 
 def _first_outside(index, size):
     """Position of the first index outside ``range(size)``, or None."""
-    if index.size == 0 or (index.min() >= 0 and index.max() < size):
+    if index.size == 0:
+        return None
+    if index.dtype.kind == "i" and 0 < size <= np.iinfo(index.dtype).max:
+        # unsigned: negative ones are too large as well
+        if index.view(f"u{index.itemsize}").max() < size:
+            return None
+    elif index.min() >= 0 and index.max() < size:
         return None
     return int(np.flatnonzero((index < 0) | (index >= size))[0])
 
@@ -111,12 +119,13 @@ def _check_compressed(indptr, indices, data, n_major, n_minor, words, name):
         )
     if indptr[0] != 0:
         raise ValueError(f"{name} is corrupt: indptr starts at {indptr[0]} instead of 0.")
-    decreasing = indptr[1:] < indptr[:-1]
-    if decreasing.any():
-        raise ValueError(
-            f"{name} is corrupt: indptr decreases at {major} {int(np.argmax(decreasing))}."
-        )
     n_stored = int(indptr[-1])
+    if n_major > 1 or n_stored < 0:
+        decreasing = indptr[1:] < indptr[:-1]
+        if decreasing.any():
+            raise ValueError(
+                f"{name} is corrupt: indptr decreases at {major} {int(np.argmax(decreasing))}."
+            )
     if len(indices) < n_stored or len(data) < n_stored:
         row = int(np.searchsorted(indptr, min(len(indices), len(data)), side="right")) - 1
         raise ValueError(
@@ -142,6 +151,8 @@ def _not_increasing(indptr, indices):
     """Mask of the stored entries not right of the one before in the same row; None if none."""
     if indices.size < 2:
         return None
+    if len(indptr) == 2 and not np.count_nonzero(indices[1:] <= indices[:-1]):
+        return None  # the usual case of a one-row prediction
     mask = np.empty(indices.size, dtype=bool)
     mask[0] = False
     np.less_equal(indices[1:], indices[:-1], out=mask[1:])
@@ -158,12 +169,30 @@ def _index_dtype(n_columns):
 def _make_csr(data, indices, indptr, shape):
     """A `csr_array` on exactly these arrays.
 
-    The constructor would bring both index arrays to one dtype, by a copy.
+    The constructor would bring both index arrays to one dtype, by a copy. And it takes longer than
+    all checks of a single row, for which an empty one is copied instead.
     """
-    out = sp.csr_array(shape, dtype=data.dtype)
+    if shape[0] == 1:
+        empty = _empty_row(shape[1])
+        out = type(empty).__new__(type(empty))
+        out.__dict__.update(empty.__dict__)
+    else:
+        out = sp.csr_array(shape, dtype=data.dtype)
     out.data, out.indices, out.indptr = data, indices, indptr
     out.has_canonical_format = True
     return out
+
+
+def _make_pattern(indices, indptr, shape):
+    """A canonical pattern with these sorted and unique indices."""
+    indices = np.ascontiguousarray(indices, dtype=_index_dtype(shape[1]))
+    indptr = np.ascontiguousarray(indptr, dtype=np.int64)
+    return _make_csr(np.ones(len(indices), dtype=np.uint8), indices, indptr, shape)
+
+
+@functools.lru_cache(maxsize=16)
+def _empty_row(n_columns):
+    return sp.csr_array((1, n_columns), dtype=np.float32)
 
 
 def _csr_arrays(A):
@@ -240,8 +269,10 @@ def canonical_csr(A, dtype=np.float32, *, name="X"):
         merged.sum_duplicates()
         data, indices, indptr = _csr_arrays(merged)
     unconverted = data
-    with np.errstate(over="ignore"):
-        data = np.ascontiguousarray(data, dtype=dtype)
+    if data.dtype != dtype:
+        with np.errstate(over="ignore"):
+            data = data.astype(dtype)
+    data = np.ascontiguousarray(data)
     indices = np.ascontiguousarray(indices, dtype=_index_dtype(A.shape[1]))
     indptr = np.ascontiguousarray(indptr, dtype=np.int64)
     if not _all_finite(data):
@@ -254,6 +285,8 @@ def canonical_csr(A, dtype=np.float32, *, name="X"):
 
 
 def _all_finite(values):
+    if values.size < 256:  # less than what it costs to silence a warning
+        return np.count_nonzero(np.isfinite(values)) == values.size
     # A sum is finite only if all terms are: one fast pass without a temporary. It may overflow:
     # then look closer.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -381,7 +414,7 @@ def canonical_indicator(Y, *, name="Y"):
     indptr = np.zeros(Y.shape[0] + 1, dtype=np.int64)
     np.cumsum(np.bincount(rows, minlength=Y.shape[0]), out=indptr[1:])
     indices = columns.astype(_index_dtype(Y.shape[1]))
-    return _make_csr(np.ones(len(indices), dtype=np.uint8), indices, indptr, Y.shape)
+    return _make_pattern(indices, indptr, Y.shape)
 
 
 def _require_indicator_dtype(Y, name):
@@ -424,9 +457,7 @@ def _canonical_sparse_indicator(Y, name):
                 f"of the values, not as 1. Remove the repetitions, or make {name} boolean to have "
                 "them merged."
             )
-    indices = np.ascontiguousarray(indices, dtype=_index_dtype(Y.shape[1]))
-    indptr = np.ascontiguousarray(indptr, dtype=np.int64)
-    return _make_csr(np.ones(len(indices), dtype=np.uint8), indices, indptr, Y.shape)
+    return _make_pattern(indices, indptr, Y.shape)
 
 
 def _drop_zeros(data, indices, indptr):
@@ -504,9 +535,7 @@ def canonical_pattern(P, shape, *, name="candidates"):
     indices, indptr = _drop_zeros(data, indices, indptr)
     if _not_increasing(indptr, indices) is not None:
         indices, indptr, _ = _sorted_unique(indices, indptr, P.shape)
-    indices = np.ascontiguousarray(indices, dtype=_index_dtype(P.shape[1]))
-    indptr = np.ascontiguousarray(indptr, dtype=np.int64)
-    return _make_csr(np.ones(len(indices), dtype=np.uint8), indices, indptr, P.shape)
+    return _make_pattern(indices, indptr, P.shape)
 
 
 def subtract_pattern(A, B):
@@ -540,7 +569,7 @@ def subtract_pattern(A, B):
     keys, removed = _pair_keys(A), _pair_keys(B)
     position = np.minimum(np.searchsorted(removed, keys), len(removed) - 1)
     indices, indptr = _drop_zeros(removed[position] != keys, A.indices, A.indptr)
-    return _make_csr(np.ones(len(indices), dtype=np.uint8), indices, indptr, A.shape)
+    return _make_pattern(indices, indptr, A.shape)
 
 
 def _pair_keys(A):

@@ -10,39 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from skxmc.datasets import dump_folder, make_xmc_classification
-
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def harness(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-    import harness
-
-    return harness
-
-
-@pytest.fixture(scope="module")
-def data_folder(tmp_path_factory):
-    data = make_xmc_classification(400, 120, 25, random_state=0)
-    folder = tmp_path_factory.mktemp("data") / "tiny"
-    parts = {}
-    for part, rows in (("train", slice(0, 300)), ("test", slice(300, 400))):
-        parts[f"X_{part}"], parts[f"Y_{part}"] = data.X[rows], data.Y[rows]
-    dump_folder(parts, folder)
-    return folder
-
-
-def run(script, *arguments, output):
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / script, *map(str, arguments), "--output", output],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    with open(output / f"{Path(script).stem}.csv", newline="") as stream:
-        return done.stdout, list(csv.DictReader(stream))
 
 
 def test_ratio_is_taken_within_each_round(harness):
@@ -130,7 +98,7 @@ def test_failing_child_ends_the_script(data_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_reader(tmp_path):
+def test_reader(tmp_path, run):
     out, rows = run("bench_reader.py", "--mb", 0.1, "--rounds", 1, output=tmp_path)
     assert [row["method"] for row in rows] == ["skxmc", "skxmc, gzip", "scikit-learn"]
     assert len({(row["nnz"], row["rows"]) for row in rows}) == 1  # all read the same
@@ -138,7 +106,7 @@ def test_reader(tmp_path):
     assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
 
 
-def test_train(data_folder, tmp_path):
+def test_train(data_folder, tmp_path, run):
     out, rows = run(
         *("bench_train.py", "--data", data_folder, "--labels", 20, "--rounds", 1),
         *("--svc-labels", 4),
@@ -153,7 +121,7 @@ def test_train(data_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_predict(data_folder, tmp_path):
+def test_predict(data_folder, tmp_path, run):
     _, rows = run(
         *("bench_predict.py", "--data", data_folder, "--rounds", 1, "--latency-rows", 10),
         output=tmp_path,
@@ -166,7 +134,7 @@ def test_predict(data_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_scaling(tmp_path):
+def test_scaling(tmp_path, run):
     _, rows = run(
         *("bench_scaling.py", "--label-counts", 50, 100, "--rows", 300, 600),
         *("--features", 400, "--rounds", 1),
@@ -179,7 +147,7 @@ def test_scaling(tmp_path):
 
 
 @pytest.mark.slow
-def test_solver(data_folder, tmp_path):
+def test_solver(data_folder, tmp_path, run):
     _, rows = run(
         *("bench_solver.py", "--data", data_folder, "--rounds", 1, "--tols", 0.1, 0.01),
         output=tmp_path,
@@ -191,7 +159,7 @@ def test_solver(data_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_compile(tmp_path):
+def test_compile(tmp_path, run):
     _, rows = run("bench_compile.py", "--rounds", 1, output=tmp_path)
     by_method = {row["method"]: row for row in rows}
     assert by_method["import skxmc"]["imports"] == "-"

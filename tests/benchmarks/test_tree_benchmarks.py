@@ -5,7 +5,6 @@ No peer is needed: the scripts run with estimators of skxmc, and must report pee
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,42 +13,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from skxmc.datasets import dump_folder, make_xmc_classification
 from skxmc.label_space import LabelTree
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def module(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-
-    def load(name):
-        return __import__(name)
-
-    return load
-
-
-@pytest.fixture(scope="module")
-def data_folder(tmp_path_factory):
-    data = make_xmc_classification(400, 120, 25, random_state=0)
-    folder = tmp_path_factory.mktemp("data") / "tiny"
-    parts = {}
-    for part, rows in (("train", slice(0, 300)), ("test", slice(300, 400))):
-        parts[f"X_{part}"], parts[f"Y_{part}"] = data.X[rows], data.Y[rows]
-    dump_folder(parts, folder)
-    return folder
-
-
-def run(script, *arguments, output):
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / script, *map(str, arguments), "--output", output],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    with open(output / f"{Path(script).stem}.csv", newline="") as stream:
-        return done.stdout, list(csv.DictReader(stream))
 
 
 # ------------------------------------------------------------------ models by name
@@ -243,7 +209,7 @@ def test_rows_are_written_as_they_come(module, tmp_path):
     assert (tmp_path / "script.csv").read_text().count("\n") == 4
 
 
-def test_train_reports_missing_peers_and_goes_on(data_folder, tmp_path):
+def test_train_reports_missing_peers_and_goes_on(data_folder, tmp_path, run):
     out, rows = run(
         *("bench_tree_train.py", "--data", data_folder, "--rounds", 2, "--latency-rows", 5),
         *("--models", "DismecClassifier()", "DismecClassifier(no_such=1)", "pecos", "omikuji"),
@@ -265,7 +231,7 @@ def test_train_reports_missing_peers_and_goes_on(data_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_predict(data_folder, tmp_path):
+def test_predict(data_folder, tmp_path, run):
     out, rows = run(
         *("bench_tree_predict.py", "--data", data_folder, "--rounds", 1, "--latency-rows", 5),
         *("--models", "DismecClassifier()", "--beams", 10, "--prune", 0.1),
@@ -292,7 +258,7 @@ def test_lost_answers(module):
 
 
 @pytest.mark.slow
-def test_scale(tmp_path):
+def test_scale(tmp_path, run):
     out, rows = run(
         *("bench_tree_scale.py", "--models", "DismecClassifier()", "--rows", 600),
         *("--label-counts", 100, 200, "--together", 200, "--features", 1000),

@@ -417,3 +417,55 @@ def test_to_dense_dtype():
     assert to_dense(A, fill=0).dtype == A.dtype
     with pytest.raises(TypeError, match="sparse"):
         to_dense(A.toarray())
+
+
+@pytest.mark.parametrize("kind", [sp.csr_array, sp.csr_matrix])
+@pytest.mark.parametrize("index_dtype", [np.int32, np.int64])
+def test_a_single_row_is_as_the_row_of_a_larger_matrix(kind, index_dtype):
+    # one row takes shorter ways through the checks
+    A = kind(np.array([[0.0, 2.5, 0.0, -1.0], [1.0, 0.0, 0.0, 0.0]], dtype=np.float32))
+    row = A[[0]]
+    row.indices, row.indptr = row.indices.astype(index_dtype), row.indptr.astype(index_dtype)
+    B = canonical_csr(row)
+    assert isinstance(B, sp.csr_array)
+    assert B.shape == (1, 4)
+    assert B.has_canonical_format
+    assert (B.indptr.dtype, B.indices.dtype, B.data.dtype) == (np.int64, np.int32, np.float32)
+    np.testing.assert_array_equal(B.toarray(), A.toarray()[:1])
+    np.testing.assert_array_equal((B @ np.eye(4)), A.toarray()[:1])
+    # results do not share what they hold, though an empty row was copied for both
+    C = canonical_csr(kind(np.ones((1, 4), dtype=np.float32)))
+    np.testing.assert_array_equal(B.toarray(), A.toarray()[:1])
+    assert (C.nnz, canonical_csr(kind((1, 4), dtype=np.float32)).nnz) == (4, 0)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2])
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("indices", [0, 4], "row 0 has the column index 4"),
+        ("indices", [0, -1], "row 0 has the column index -1"),
+        ("data", [1.0, np.nan], "contains NaN .row 0, column 2"),
+        ("data", [np.inf, 1.0], "contains infinity .row 0, column 1"),
+        ("indptr", [0, -1], "indptr decreases at row 0"),
+        ("indptr", [1, 2], "indptr starts at 1"),
+        ("indptr", [0, 3], "indptr counts 3 entries"),
+    ],
+)
+def test_a_single_row_is_checked_in_full(n_rows, part, value, message):
+    A = sp.csr_array(np.array([[0.0, 2.5, 1.0, 0.0], [0.0] * 4][:n_rows], dtype=np.float32))
+    value = np.array(value, dtype=getattr(A, part).dtype)
+    if part == "indptr" and n_rows == 2:
+        value = np.append(value, value[-1])
+    setattr(A, part, value)
+    with pytest.raises(ValueError, match=message):
+        canonical_csr(A)
+
+
+@pytest.mark.parametrize("indices", [[2, 1], [2, 2]])
+def test_a_single_row_is_sorted_and_merged(indices):
+    A = sp.csr_array((np.array([1.0, 2.0]), indices, [0, 2]), shape=(1, 4))
+    expected = A.toarray()
+    B = canonical_csr(A)
+    assert (np.diff(B.indices) > 0).all()
+    np.testing.assert_array_equal(B.toarray(), expected)

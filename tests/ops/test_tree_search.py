@@ -921,3 +921,16 @@ def random_chunks(tree, n_features, rng):
         np.array(weight, np.float32),
         rng.normal(size=tree.n_nodes).astype(np.float32),
     )
+
+
+@pytest.mark.parametrize("indptr", [[0, 3, 1], [-1, 1, 2], [0, 1, 4], [-1, 2], [0, 4], [2, 1]])
+def test_rows_that_overlap_or_leave_the_arrays(indptr):
+    case = Case("flat")
+    rows = np.array(indptr), np.arange(3, dtype=np.int32), np.ones(3, dtype=np.float32)
+    for search in (
+        lambda: search_topk([case.tree], *rows, 1),
+        lambda: dense_scores([case.tree], *rows),
+        lambda: search_nodes(case.tree, *rows, depth=1, beam=1, n_keep=1),
+    ):
+        with pytest.raises(ValueError, match="do not fit together"):
+            search()

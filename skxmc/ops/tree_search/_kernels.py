@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from skxmc.ops._jit import jit
-from skxmc.ops.tree_search._simd import LANES, add_scaled_blocks
+from skxmc.ops.tree_search._simd import LANES, add_scaled_blocks, prefetch
 
 # Without reference counts: Numba would count, with atomic operations, each array that a kernel
 # takes out of a tuple or hands to another kernel, which took half of the time. These kernels
@@ -192,7 +192,9 @@ def _expand(x_indices, x_data, begin, end, node, tree, place, hits, total):
     n_blocks = (n_children + (LANES - 1)) // LANES
     for j in range(n_blocks * LANES):
         total[j] = 0
-    # First all look-ups and then all sums: so the processor does not wait for one of them.
+    # First all look-ups and then all sums: so the processor does not wait for one of them. Weights
+    # that no row has met lately are far away, and the time of a single row is that of fetching
+    # them: each step has the memory of the next one fetched for all features at once.
     n_hits = np.uint64(0)
     if len(place) > 0:
         first_row = np.uint32(chunk_indptr[node])
@@ -202,11 +204,28 @@ def _expand(x_indices, x_data, begin, end, node, tree, place, hits, total):
             hit_x[n_hits] = x_data[p]
             n_hits += np.uint64(number > first_row)
     elif chunk_indptr[node] < chunk_indptr[node + 1]:
+        shift, bucket_indptr, bucket = tree[7:10]
+        width, first_bucket = np.int64(shift[node]), bucket_indptr[node]
+        for p in range(np.uint64(begin), np.uint64(end)):
+            prefetch(bucket, first_bucket + (np.int64(x_indices[p]) >> width))
+        for p in range(np.uint64(begin), np.uint64(end)):
+            position = np.uint64(first_bucket + (np.int64(x_indices[p]) >> width))
+            prefetch(tree[2], np.int64(bucket[position]))
         for p in range(np.uint64(begin), np.uint64(end)):
             row = _find(np.int64(x_indices[p]), node, tree)
             hit_rows[n_hits] = row
             hit_x[n_hits] = x_data[p]
             n_hits += np.uint64(row >= 0)
+            prefetch(dense_row, row)
+            prefetch(row_indptr, row)
+        for h in range(n_hits):
+            row = np.uint64(hit_rows[h])
+            block = np.int64(dense_row[row])
+            if block >= 0:
+                prefetch(dense, block * LANES)
+            else:
+                prefetch(child, row_indptr[row])
+                prefetch(weight, row_indptr[row])
     for h in range(n_hits):
         row, x = np.uint64(hit_rows[h]), hit_x[h]
         block = np.int64(dense_row[row])

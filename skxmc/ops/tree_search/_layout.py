@@ -282,14 +282,9 @@ def prepare_search(child_start, label, weights, n_features, link):
 
     Parameters
     ----------
-    child_start : ndarray of shape (n_nodes + 1,), int32
-        The children of node v are ``child_start[v] .. child_start[v + 1] - 1``; nodes are numbered
-        breadth first.
-    label : ndarray of shape (n_nodes,), int32
-        The label of a leaf, -1 for an inner node.
-    weights : TreeWeights
-        Used as they are, also if read-only or memory-mapped. Nodes may lack weights.
-    n_features : int
+    child_start, label, weights, n_features
+        As for `check_tree_arrays`. The weights are used as they are, also if read-only or
+        memory-mapped. Nodes may lack weights.
     link : {"logistic", "l1-hinge", "l2-hinge", "l3-hinge"}
         Log-probability of a node given its parent, s being its score: ``-log(1 + exp(-s))``,
         ``-max(0, 1 - s)``, ``-max(0, 1 - s)**2`` or ``-max(0, 1 - s)**3``.
@@ -310,28 +305,7 @@ def prepare_search(child_start, label, weights, n_features, link):
 
     Examples
     --------
-    A tree of two labels under the root, told apart by one feature:
-
-    >>> import numpy as np
-    >>> from skxmc.ops.tree_search import TreeWeights, prepare_search, search_topk
-    >>> weights = TreeWeights(
-    ...     chunk_indptr=np.array([0, 1, 1, 1]),
-    ...     row_feature=np.array([0], dtype=np.int32),
-    ...     row_indptr=np.array([0, 2]),
-    ...     child=np.array([0, 1], dtype=np.uint16),
-    ...     weight=np.array([2, -2], dtype=np.float32),
-    ...     bias=np.zeros(3, dtype=np.float32),
-    ... )
-    >>> tree = prepare_search(
-    ...     np.array([1, 3, 3, 3], dtype=np.int32),
-    ...     np.array([-1, 0, 1], dtype=np.int32),
-    ...     weights,
-    ...     1,
-    ...     "l2-hinge",
-    ... )
-    >>> row = np.array([0, 1]), np.array([0], dtype=np.int32), np.array([1], dtype=np.float32)
-    >>> search_topk([tree], *row, k=2)
-    TopK(labels=array([[0, 1]], dtype=int32), scores=array([[ 0., -9.]], dtype=float32))
+    See `skxmc.ops.tree_search`.
     """
     if link not in LINKS:
         raise ValueError(f"link must be one of {', '.join(LINKS)}; got {link!r}.")

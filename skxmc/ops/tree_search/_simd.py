@@ -1,11 +1,35 @@
-"""The inner loop of the search as LLVM vector IR: LLVM does not vectorise it by itself."""
+"""What the search needs of LLVM IR: an inner loop that is not vectorised by itself, prefetches."""
 
 from numba import types
 from numba.extending import intrinsic
 
 from skxmc.ops._lanes import LANES, _loop, _pointers, _row_pointer, _splat, ir
 
-__all__ = ["LANES", "add_scaled_blocks"]
+__all__ = ["LANES", "add_scaled_blocks", "prefetch"]
+
+
+@intrinsic
+def prefetch(typingctx, array, position):
+    """Have the processor fetch ``array[position]``, a contiguous array of one dimension.
+
+    The position may be out of range: nothing is read then.
+    """
+    signature = types.void(array, types.int64)
+
+    def codegen(context, builder, sig, args):
+        (pointer,) = _pointers(context, builder, sig.args[:1], args[:1])
+        address = builder.bitcast(builder.gep(pointer, [args[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch",
+            (address.type,),
+            ir.FunctionType(ir.VoidType(), (address.type, number, number, number)),
+        )
+        read, keep, of_data = number(0), number(3), number(1)
+        builder.call(function, (address, read, keep, of_data))
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @intrinsic

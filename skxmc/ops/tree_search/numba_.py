@@ -31,6 +31,7 @@ _BLOCK_ROWS = 4096
 _BLOCK_ENTRIES = 1 << 20
 #: So few rows look features up in the chunks.
 _FEW_ROWS = 16
+_INT64, _INT32, _FLOAT32 = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.float32)
 _NO_FLOATS = frozen(np.empty(0, dtype=np.float64))[0]
 
 
@@ -75,7 +76,7 @@ def prepare_gains(trees, gain=None, offset=None):
 
     Examples
     --------
-    See `search_topk`.
+    See `skxmc.ops.tree_search`.
     """
     trees = _check_trees(trees)
     n_labels = trees[0].n_labels
@@ -104,11 +105,22 @@ def prepare_gains(trees, gain=None, offset=None):
 # ---------------------------------------------------------------------------- inputs
 
 
+class _Rows(NamedTuple):
+    """Rows as the kernels take them, and the entries of the longest one."""
+
+    arrays: tuple
+    longest: int
+
+    @property
+    def n_rows(self):
+        return len(self.arrays[0]) - 1
+
+
 def _check_trees(trees):
     trees = tuple(trees)
     if not trees:
         raise ValueError("trees is empty: give at least one tree.")
-    for number, tree in enumerate(trees):
+    for number, tree in enumerate(trees[1:], start=1):
         for name in ("n_features", "n_labels"):
             if getattr(tree, name) != getattr(trees[0], name):
                 raise ValueError(
@@ -119,26 +131,38 @@ def _check_trees(trees):
 
 
 def _check_rows(tree, indptr, indices, data):
-    """The arrays as the kernels take them."""
     indptr, indices, data = np.asarray(indptr), np.asarray(indices), np.asarray(data)
     for array, dtype, name in (
-        (indptr, np.int64, "indptr"),
-        (indices, np.int32, "indices"),
-        (data, np.float32, "data"),
+        (indptr, _INT64, "indptr"),
+        (indices, _INT32, "indices"),
+        (data, _FLOAT32, "data"),
     ):
         if array.dtype != dtype or array.ndim != 1 or not array.flags.c_contiguous:
             raise ValueError(
-                f"{name} must be a contiguous one-dimensional {np.dtype(dtype).name} array; got "
+                f"{name} must be a contiguous one-dimensional {dtype.name} array; got "
                 f"{array.dtype} {array.shape}: use skxmc.ops.csr.canonical_csr."
             )
-    if len(indptr) == 0 or len(indices) != len(data) or not 0 <= indptr[-1] <= len(indices):
+    longest = -1
+    if len(indptr) == 2:
+        longest = int(indptr[1]) - int(indptr[0])
+    elif len(indptr) > 0:
+        lengths = np.diff(indptr)
+        longest = -1 if lengths.min(initial=0) < 0 else int(lengths.max(initial=0))
+    fit = longest >= 0 and indptr[0] >= 0 and indptr[-1] <= len(indices) == len(data)
+    if not fit:
         raise ValueError("indptr, indices and data of X do not fit together.")
     # unsigned: negative ones are too large as well
     if len(indices) and indices.view(np.uint32).max() >= tree.n_features:
         raise ValueError(
             f"X has an entry outside the {tree.n_features} features that the trees know."
         )
-    return frozen(indptr, indices, data)
+    return _Rows(frozen(indptr, indices, data), max(longest, 1))
+
+
+def _check_input(trees, indptr, indices, data, n_threads):
+    """What all searches take: the trees, `_Rows` and the number of threads."""
+    trees, n_threads = _check_trees(trees), check_n_threads(n_threads)
+    return trees, _check_rows(trees[0], indptr, indices, data), n_threads
 
 
 def _check_width(value, name):
@@ -159,12 +183,16 @@ def _take(rows, chosen):
     return frozen(taken, *(part[entries] for part in parts))
 
 
-def _chunks(n_rows, n_threads, entries_of_row=0):
+def _in_chunks(run, n_rows, n_threads, entries_of_row=0):
+    """Results of ``run(start, stop)`` for chunks of rows, in threads."""
     size = min(_BLOCK_ROWS, -(-n_rows // n_threads))
     if entries_of_row:
         size = min(size, _BLOCK_ENTRIES // entries_of_row)
     size = max(size, 1)
-    return [(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+    if size >= n_rows:
+        return [run(0, n_rows)] if n_rows else []
+    chunks = [(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+    return list(map_chunks(lambda chunk: run(*chunk), chunks, n_threads))
 
 
 def _raise_if_nan(row, numbers=None):
@@ -184,7 +212,7 @@ class _Query(NamedTuple):
     """What is searched for: rows, pairs that are excluded, and what a label is worth."""
 
     trees: tuple
-    rows: tuple
+    rows: _Rows
     excluded: tuple
     gains: LabelGains | None
     numbers: np.ndarray | None = None  # of the rows, where they are a part of X
@@ -199,7 +227,7 @@ class _Query(NamedTuple):
     def take(self, chosen):
         """The query of the chosen rows."""
         return self._replace(
-            rows=_take(self.rows, chosen),
+            rows=_Rows(_take(self.rows.arrays, chosen), self.rows.longest),
             excluded=_take(self.excluded, chosen) if self.excluded else (),
             numbers=chosen if self.numbers is None else self.numbers[chosen],
         )
@@ -282,32 +310,10 @@ def search_topk(
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from skxmc.ops.tree_search import TreeWeights, prepare_gains, prepare_search, search_topk
-    >>> weights = TreeWeights(
-    ...     chunk_indptr=np.array([0, 1, 1, 1]),
-    ...     row_feature=np.array([0], dtype=np.int32),
-    ...     row_indptr=np.array([0, 2]),
-    ...     child=np.array([0, 1], dtype=np.uint16),
-    ...     weight=np.array([2, -2], dtype=np.float32),
-    ...     bias=np.zeros(3, dtype=np.float32),
-    ... )
-    >>> tree = prepare_search(
-    ...     np.array([1, 3, 3, 3], dtype=np.int32),
-    ...     np.array([-1, 0, 1], dtype=np.int32),
-    ...     weights,
-    ...     1,
-    ...     "logistic",
-    ... )
-    >>> row = np.array([0, 1]), np.array([0], dtype=np.int32), np.array([1], dtype=np.float32)
-    >>> search_topk([tree], *row, k=1).labels
-    array([[0]], dtype=int32)
-    >>> search_topk([tree], *row, k=1, gain=prepare_gains([tree], [0.1, 0.9])).labels
-    array([[1]], dtype=int32)
+    See `skxmc.ops.tree_search`.
     """
-    trees = _check_trees(trees)
-    k, n_threads = check_k(k), check_n_threads(n_threads)
-    rows = _check_rows(trees[0], indptr, indices, data)
+    k = check_k(k)
+    trees, rows, n_threads = _check_input(trees, indptr, indices, data, n_threads)
     shape = (len(indptr) - 1, trees[0].n_labels)
     if beam is not None:
         beam = _check_width(beam, "beam")
@@ -330,18 +336,17 @@ def search_topk(
     else:
         excluded = exclude.indptr, exclude.indices
     query = _Query(trees, rows, frozen(*excluded), gains)
-    answers = TopK(np.empty((shape[0], k), np.int32), np.empty((shape[0], k), np.float32))
+    answers = _empty_answers(shape[0], k)
 
-    def run(chunk):
-        mine = TopK(*(part[chunk[0] : chunk[1]] for part in answers))
+    def run(start, stop):
+        mine = TopK(answers.labels[start:stop], answers.scores[start:stop])
         if beam is None:
-            _exact(query, *chunk, mine)
+            _exact(query, start, stop, mine)
         else:
-            _beam(query, *chunk, beam, complete, mine)
+            _beam(query, start, stop, beam, complete, mine)
 
     entries_of_row = min(k, shape[1]) + (0 if beam is None else 4 * len(trees) * beam)
-    for _ in map_chunks(run, _chunks(shape[0], n_threads, entries_of_row), n_threads):
-        pass
+    _in_chunks(run, shape[0], n_threads, entries_of_row)
     return answers
 
 
@@ -349,14 +354,16 @@ def _beam(query, start, stop, beam, complete, answers):
     """Fill the answers of the rows `start` to `stop`."""
     k, n_labels, n_trees = answers.labels.shape[1], query.trees[0].n_labels, len(query.trees)
     keep = min(k if n_trees == 1 else max(2 * k, 4 * beam), n_labels)
-    found = [_beam_answers(query, t, start, stop, 0, beam, keep) for t in range(n_trees)]
+    found = _beam_answers(query, start, stop, 0, beam, keep)
     if n_trees == 1:
-        keys, _, sizes = found[0]
-        _kernels.write_answers(keys, sizes, k, *answers)
+        keys, _, sizes = found
+        _kernels.write_answers(keys[0], sizes[0], k, *answers)
     elif complete:
         _best_of_union(query.take(np.arange(start, stop)), found, answers)
     else:
         _kernels.write_answers(*_merge(query, found, min(k, n_labels)), k, *answers)
+    if answers.labels[:, -1].min() >= 0:
+        return
     excluded = query.excluded[0]
     remaining = n_labels - (excluded[start + 1 : stop + 1] - excluded[start:stop])
     n_wanted = np.minimum(remaining, k)
@@ -364,45 +371,60 @@ def _beam(query, start, stop, beam, complete, answers):
         (n_wanted > 0) & (answers.labels[np.arange(stop - start), n_wanted - 1] < 0)
     )
     if len(few):
-        found = TopK(np.empty((len(few), k), np.int32), np.empty((len(few), k), np.float32))
+        found = _empty_answers(len(few), k)
         _exact(query.take(start + few), 0, len(few), found)
         answers.labels[few], answers.scores[few] = found
 
 
+def _empty_answers(n_rows, k):
+    return TopK(np.empty((n_rows, k), dtype=np.int32), np.empty((n_rows, k), dtype=np.float32))
+
+
 def _space(tree, rows):
     """Room for a row's features in a chunk, and in whole blocks for the scores of children."""
-    longest = int(np.diff(rows[0]).max(initial=1))
-    hits = np.empty(longest, dtype=np.uint32), np.empty(longest, dtype=np.float32)
+    hits = np.empty(rows.longest, dtype=np.uint32), np.empty(rows.longest, dtype=np.float32)
     return hits, np.empty(tree.max_children + LANES, dtype=np.float32)
 
 
-def _beam_answers(query, tree_number, start, stop, depth, beam, keep):
-    """Sorted keys, items and numbers of answers of the rows `start` to `stop`."""
-    tree = query.trees[tree_number]
-    keys = np.empty((stop - start, keep), dtype=np.int64)
-    items = np.empty((stop - start, keep), dtype=np.int64)
-    sizes = np.empty(stop - start, dtype=np.int64)
-    beam = min(beam, tree.n_inner)
-    frontiers = (
-        *(np.empty((2, stop - start, beam), dtype=np.int64) for _ in range(2)),
-        np.empty((2, stop - start), dtype=np.int64),
-        np.empty((stop - start) * beam, dtype=np.int64),
-        np.empty((stop - start) * beam + 2, dtype=np.int64),  # a level may be wider than n_inner
-    )
-    place = np.zeros(tree.n_features if stop - start >= _FEW_ROWS else 0, dtype=np.uint32)
-    row = _kernels.beam_rows(
-        *(*query.rows, start, stop, tree.arrays, tree.link, query.bounds(tree_number)),
-        *(*query.excluded, depth, beam, keep),
-        *(frontiers, place, *_space(tree, query.rows), keys, items, sizes),
-    )
-    _raise_if_nan(row, query.numbers)
-    _kernels.sort_answers(keys, items, sizes)
+def _search_trees(query, n_rows, keep, search):
+    """Sorted keys, items and numbers of answers of each tree; ``search(t, out)`` finds them."""
+    shape = (len(query.trees), n_rows, keep)
+    keys, items = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
+    sizes = np.empty(shape[:2], dtype=np.int64)
+    for t in range(len(query.trees)):
+        out = keys[t], items[t], sizes[t]
+        _raise_if_nan(search(t, out), query.numbers)
+        _kernels.sort_answers(*out)
     return keys, items, sizes
+
+
+def _beam_answers(query, start, stop, depth, beam, keep):
+    """Answers of each tree for the rows `start` to `stop`, see `_search_trees`."""
+    n_rows = stop - start
+
+    def search(t, out):
+        tree = query.trees[t]
+        width = min(beam, tree.n_inner)
+        frontiers = (
+            np.empty((2, n_rows, width), dtype=np.int64),
+            np.empty((2, n_rows, width), dtype=np.int64),
+            np.empty((2, n_rows), dtype=np.int64),
+            np.empty(n_rows * width, dtype=np.int64),
+            np.empty(n_rows * width + 2, dtype=np.int64),  # a level may be wider than n_inner
+        )
+        place = np.zeros(tree.n_features if n_rows >= _FEW_ROWS else 0, dtype=np.uint32)
+        return _kernels.beam_rows(
+            *(*query.rows.arrays, start, stop, tree.arrays, tree.link, query.bounds(t)),
+            *(*query.excluded, depth, width, keep),
+            *(frontiers, place, *_space(tree, query.rows), *out),
+        )
+
+    return _search_trees(query, n_rows, keep, search)
 
 
 def _merge(query, found, k):
     """Sorted keys and numbers of the best k labels, one not answered by a tree having p = 0."""
-    keys, items, sizes = (np.stack(part) for part in zip(*found, strict=True))
+    keys, items, sizes = found
     n_trees, n_rows, keep = keys.shape
     n_slots = 1 << (2 * n_trees * keep - 1).bit_length()
     out_keys = np.empty((n_rows, k), dtype=np.int64)
@@ -417,11 +439,8 @@ def _merge(query, found, k):
 
 def _best_of_union(query, found, answers):
     """The best of the labels that any tree answers, scored in all trees."""
-    labels, sizes = [], []
-    for keys, _, size in found:
-        of_tree, _ = _decode(keys, size)
-        labels.append(of_tree)
-        sizes.append(size)
+    keys, _, sizes = found
+    labels = [_decode(*of_tree)[0] for of_tree in zip(keys, sizes, strict=True)]
     labels = np.sort(np.concatenate(labels, axis=1), axis=1)
     chosen = labels >= 0
     chosen[:, 1:] &= labels[:, 1:] != labels[:, :-1]
@@ -442,38 +461,33 @@ def _decode(keys, sizes):
     return labels, scores
 
 
-def _exact_answers(query, tree_number, start, stop, keep):
-    tree = query.trees[tree_number]
-    keys = np.empty((stop - start, keep), dtype=np.int64)
-    items = np.empty((stop - start, keep), dtype=np.int64)
-    sizes = np.empty(stop - start, dtype=np.int64)
-    row = _kernels.exact_rows(
-        *(*query.rows, start, stop, tree.arrays, tree.link, query.bounds(tree_number)),
-        *(*query.excluded, *frozen(tree.min_label), keep),
-        *(
-            *_space(tree, query.rows),
-            np.empty(tree.n_inner, np.int64),
-            np.empty(tree.n_inner, np.int64),
-        ),
-        *(keys, items, sizes),
-    )
-    _raise_if_nan(row, query.numbers)
-    _kernels.sort_answers(keys, items, sizes)
-    return keys, items, sizes
+def _exact_answers(query, start, stop, keep):
+    """Answers of each tree for the rows `start` to `stop`, see `_search_trees`."""
+
+    def search(t, out):
+        tree = query.trees[t]
+        queue = np.empty(tree.n_inner, dtype=np.int64), np.empty(tree.n_inner, dtype=np.int64)
+        return _kernels.exact_rows(
+            *(*query.rows.arrays, start, stop, tree.arrays, tree.link, query.bounds(t)),
+            *(*query.excluded, *frozen(tree.min_label), keep),
+            *(*_space(tree, query.rows), *queue, *out),
+        )
+
+    return _search_trees(query, stop - start, keep, search)
 
 
 def _exact(query, start, stop, answers):
     """Fill the answers of the rows `start` to `stop`."""
-    k, n_labels, n_trees = answers.labels.shape[1], query.trees[0].n_labels, len(query.trees)
-    if n_trees == 1:
-        keys, _, sizes = _exact_answers(query, 0, start, stop, min(k, n_labels))
-        _kernels.write_answers(keys, sizes, k, *answers)
+    k, n_labels = answers.labels.shape[1], query.trees[0].n_labels
+    if len(query.trees) == 1:
+        keys, _, sizes = _exact_answers(query, start, stop, min(k, n_labels))
+        _kernels.write_answers(keys[0], sizes[0], k, *answers)
         return
     pending, keep = np.arange(stop - start), min(max(2 * k, 16), n_labels)
     while len(pending):
         part = query.take(start + pending)
-        found = [_exact_answers(part, t, 0, len(pending), keep) for t in range(n_trees)]
-        best = TopK(np.empty((len(pending), k), np.int32), np.empty((len(pending), k), np.float32))
+        found = _exact_answers(part, 0, len(pending), keep)
+        best = _empty_answers(len(pending), k)
         _best_of_union(part, found, best)
         answers.labels[pending], answers.scores[pending] = best
         pending = pending[~_is_final(query, found, best)]
@@ -482,12 +496,13 @@ def _exact(query, start, stop, answers):
 
 def _is_final(query, found, best):
     """Rows where no label that no tree has answered so far could be among the best."""
-    keep, k = found[0][0].shape[1], best.labels.shape[1]
+    keys, _, sizes = found
+    keep, k = keys.shape[2], best.labels.shape[1]
     if keep == query.trees[0].n_labels:
         return np.ones(len(best.labels), dtype=bool)
-    sizes = np.stack([size for _, _, size in found], axis=1)
     # The last answer of each tree: what is unseen there ranks behind it.
-    last = [_decode(keys, size) for keys, _, size in found]
+    last = [_decode(*of_tree) for of_tree in zip(keys, sizes, strict=True)]
+    sizes = sizes.T
     last_label = np.stack([labels[:, -1] for labels, _ in last], axis=1)
     last_score = np.stack([scores[:, -1] for _, scores in last], axis=1)
     if query.gains is None:
@@ -529,12 +544,12 @@ def _score_pairs(query, pair_indptr, pair_labels, n_threads):
     out = np.empty(len(pair_labels), dtype=np.float32)
     n_trees = len(query.trees)
 
-    def run(chunk):
-        begin, end = int(pair_indptr[chunk[0]]), int(pair_indptr[chunk[1]])
+    def run(start, stop):
+        begin, end = int(pair_indptr[start]), int(pair_indptr[stop])
         paths = np.empty((n_trees, end - begin), dtype=np.float32)
         for tree, path in zip(query.trees, paths, strict=True):
             row = _kernels.path_rows(
-                *(*query.rows, *chunk, tree.arrays, tree.link),
+                *(*query.rows.arrays, start, stop, tree.arrays, tree.link),
                 *(*frozen(tree.parent, tree.leaf_of), *pairs),
                 *(*_space(tree, query.rows), np.empty(tree.n_nodes, np.float32)),
                 np.zeros(tree.n_nodes, np.int32),
@@ -546,8 +561,7 @@ def _score_pairs(query, pair_indptr, pair_labels, n_threads):
             *(pairs[1][begin:end], *query.label_gains, out[begin:end]),
         )
 
-    for _ in map_chunks(run, _chunks(len(pair_indptr) - 1, n_threads), n_threads):
-        pass
+    _in_chunks(run, query.rows.n_rows, n_threads)
     return out
 
 
@@ -578,32 +592,12 @@ def path_scores(trees, indptr, indices, data, pair_indptr, pair_labels, *, n_thr
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from skxmc.ops.tree_search import TreeWeights, path_scores, prepare_search
-    >>> weights = TreeWeights(
-    ...     chunk_indptr=np.array([0, 1, 1, 1]),
-    ...     row_feature=np.array([0], dtype=np.int32),
-    ...     row_indptr=np.array([0, 2]),
-    ...     child=np.array([0, 1], dtype=np.uint16),
-    ...     weight=np.array([2, -2], dtype=np.float32),
-    ...     bias=np.zeros(3, dtype=np.float32),
-    ... )
-    >>> tree = prepare_search(
-    ...     np.array([1, 3, 3, 3], dtype=np.int32),
-    ...     np.array([-1, 0, 1], dtype=np.int32),
-    ...     weights,
-    ...     1,
-    ...     "l2-hinge",
-    ... )
-    >>> row = np.array([0, 1]), np.array([0], dtype=np.int32), np.array([1], dtype=np.float32)
-    >>> path_scores([tree], *row, np.array([0, 1]), np.array([1], dtype=np.int32))
-    array([-9.], dtype=float32)
+    See `skxmc.ops.tree_search`.
     """
-    trees, n_threads = _check_trees(trees), check_n_threads(n_threads)
-    rows = _check_rows(trees[0], indptr, indices, data)
+    trees, rows, n_threads = _check_input(trees, indptr, indices, data, n_threads)
     pair_indptr = np.ascontiguousarray(pair_indptr, dtype=np.int64)
     pair_labels = np.ascontiguousarray(pair_labels, dtype=np.int32)
-    if pair_indptr.shape != rows[0].shape or pair_labels.ndim != 1:
+    if pair_indptr.shape != (rows.n_rows + 1,) or pair_labels.ndim != 1:
         raise ValueError("pair_indptr must have one entry more than there are rows.")
     if (
         pair_indptr[0] != 0
@@ -641,40 +635,19 @@ def dense_scores(trees, indptr, indices, data, *, n_threads=1):
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from skxmc.ops.tree_search import TreeWeights, dense_scores, prepare_search
-    >>> weights = TreeWeights(
-    ...     chunk_indptr=np.array([0, 1, 1, 1]),
-    ...     row_feature=np.array([0], dtype=np.int32),
-    ...     row_indptr=np.array([0, 2]),
-    ...     child=np.array([0, 1], dtype=np.uint16),
-    ...     weight=np.array([2, -2], dtype=np.float32),
-    ...     bias=np.zeros(3, dtype=np.float32),
-    ... )
-    >>> tree = prepare_search(
-    ...     np.array([1, 3, 3, 3], dtype=np.int32),
-    ...     np.array([-1, 0, 1], dtype=np.int32),
-    ...     weights,
-    ...     1,
-    ...     "l2-hinge",
-    ... )
-    >>> row = np.array([0, 1]), np.array([0], dtype=np.int32), np.array([1], dtype=np.float32)
-    >>> dense_scores([tree], *row)
-    array([[ 0., -9.]], dtype=float32)
+    See `skxmc.ops.tree_search`.
     """
-    trees, n_threads = _check_trees(trees), check_n_threads(n_threads)
-    rows = _check_rows(trees[0], indptr, indices, data)
-    n_rows, n_labels, n_trees = len(indptr) - 1, trees[0].n_labels, len(trees)
+    trees, rows, n_threads = _check_input(trees, indptr, indices, data, n_threads)
+    n_rows, n_labels, n_trees = rows.n_rows, trees[0].n_labels, len(trees)
     out = np.empty((n_rows, n_labels), dtype=np.float32)
 
-    def run(chunk):
-        start, stop = chunk
+    def run(start, stop):
         paths = [out[start:stop]]
         if n_trees > 1:
             paths = np.empty((n_trees, stop - start, n_labels), dtype=np.float32)
         for tree, path in zip(trees, paths, strict=True):
             row = _kernels.dense_rows(
-                *(*rows, start, stop, tree.arrays, tree.link),
+                *(*rows.arrays, start, stop, tree.arrays, tree.link),
                 *(np.empty(tree.n_nodes, dtype=np.float32),),
                 *(*_space(tree, rows), path),
             )
@@ -686,8 +659,7 @@ def dense_scores(trees, indptr, indices, data, *, n_threads=1):
                     *(np.empty(0, dtype=np.int32), _NO_FLOATS, _NO_FLOATS, out[start + i]),
                 )
 
-    for _ in map_chunks(run, _chunks(n_rows, n_threads, n_labels), n_threads):
-        pass
+    _in_chunks(run, n_rows, n_threads, n_labels)
     return out
 
 
@@ -727,29 +699,9 @@ def search_threshold(trees, indptr, indices, data, threshold, *, n_threads=1):
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from skxmc.ops.tree_search import TreeWeights, prepare_search, search_threshold
-    >>> weights = TreeWeights(
-    ...     chunk_indptr=np.array([0, 1, 1, 1]),
-    ...     row_feature=np.array([0], dtype=np.int32),
-    ...     row_indptr=np.array([0, 2]),
-    ...     child=np.array([0, 1], dtype=np.uint16),
-    ...     weight=np.array([2, -2], dtype=np.float32),
-    ...     bias=np.zeros(3, dtype=np.float32),
-    ... )
-    >>> tree = prepare_search(
-    ...     np.array([1, 3, 3, 3], dtype=np.int32),
-    ...     np.array([-1, 0, 1], dtype=np.int32),
-    ...     weights,
-    ...     1,
-    ...     "l2-hinge",
-    ... )
-    >>> row = np.array([0, 1]), np.array([0], dtype=np.int32), np.array([1], dtype=np.float32)
-    >>> search_threshold([tree], *row, 0.5)[1]
-    array([0], dtype=int32)
+    See `skxmc.ops.tree_search`.
     """
-    trees, n_threads = _check_trees(trees), check_n_threads(n_threads)
-    rows = _check_rows(trees[0], indptr, indices, data)
+    trees, rows, n_threads = _check_input(trees, indptr, indices, data, n_threads)
     n_labels = trees[0].n_labels
     threshold = np.asarray(threshold, dtype=np.float64)
     if threshold.shape not in ((), (n_labels,)):
@@ -769,8 +721,7 @@ def search_threshold(trees, indptr, indices, data, threshold, *, n_threads=1):
         lowest.append(frozen((-nodes[0]).astype(np.float32))[0])
     query = _Query(trees, rows, (), None)
 
-    def run(chunk):
-        start, stop = chunk
+    def run(start, stop):
         part = query.take(np.arange(start, stop))
         keys, scores = [], []
         for tree, of_nodes in zip(trees, lowest, strict=True):
@@ -790,10 +741,9 @@ def search_threshold(trees, indptr, indices, data, threshold, *, n_threads=1):
             of_row, labels, scores = of_row[reached], labels[reached], scores[reached]
         return np.bincount(of_row, minlength=stop - start), labels.astype(np.int32), scores
 
-    chunks = _chunks(len(indptr) - 1, n_threads)
-    found = list(map_chunks(run, chunks, n_threads))
+    found = _in_chunks(run, rows.n_rows, n_threads)
     counts, labels, scores = zip(*found, strict=True) if found else ((), (), ())
-    indptr = np.zeros(len(rows[0]), dtype=np.int64)
+    indptr = np.zeros(rows.n_rows + 1, dtype=np.int64)
     np.cumsum(np.concatenate([*counts, np.empty(0, np.int64)]), out=indptr[1:])
     return (
         indptr,
@@ -804,14 +754,14 @@ def search_threshold(trees, indptr, indices, data, threshold, *, n_threads=1):
 
 def _threshold_answers(tree, query, threshold):
     """Numbers of labels, labels and path scores of all rows, from one tree."""
-    n_rows = len(query.rows[0]) - 1
+    n_rows = query.rows.n_rows
     counts = np.empty(n_rows, dtype=np.int64)
     labels = np.empty(max(4 * n_rows, 1024) + tree.max_children, dtype=np.int32)
     paths = np.empty(len(labels), dtype=np.float32)
     done, filled = 0, 0
     while done < n_rows:
         done, filled_now = _kernels.threshold_rows(
-            *(*query.rows, done, n_rows, tree.arrays, tree.link, threshold),
+            *(*query.rows.arrays, done, n_rows, tree.arrays, tree.link, threshold),
             *(*_space(tree, query.rows), np.empty(tree.n_inner, np.int64)),
             *(np.empty(tree.n_inner, np.float32), counts, labels, paths, filled),
         )
@@ -858,42 +808,23 @@ def search_nodes(tree, indptr, indices, data, *, depth, beam, n_keep, n_threads=
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from skxmc.ops.tree_search import TreeWeights, prepare_search, search_nodes
-    >>> weights = TreeWeights(
-    ...     chunk_indptr=np.array([0, 1, 1, 1]),
-    ...     row_feature=np.array([0], dtype=np.int32),
-    ...     row_indptr=np.array([0, 2]),
-    ...     child=np.array([0, 1], dtype=np.uint16),
-    ...     weight=np.array([2, -2], dtype=np.float32),
-    ...     bias=np.zeros(3, dtype=np.float32),
-    ... )
-    >>> tree = prepare_search(
-    ...     np.array([1, 3, 3, 3], dtype=np.int32),
-    ...     np.array([-1, 0, 1], dtype=np.int32),
-    ...     weights,
-    ...     1,
-    ...     "l2-hinge",
-    ... )
-    >>> row = np.array([0, 1]), np.array([0], dtype=np.int32), np.array([1], dtype=np.float32)
-    >>> search_nodes(tree, *row, depth=1, beam=10, n_keep=1)[1]
-    array([1], dtype=int32)
+    See `skxmc.ops.tree_search`.
     """
-    rows, n_threads = _check_rows(tree, indptr, indices, data), check_n_threads(n_threads)
+    (tree,), rows, n_threads = _check_input([tree], indptr, indices, data, n_threads)
     depth, beam = _check_width(depth, "depth"), _check_width(beam, "beam")
     keep = min(_check_width(n_keep, "n_keep"), tree.n_nodes)
     if depth > tree.max_depth:
         raise ValueError(f"depth must be from 1 to {tree.max_depth}, got {depth}.")
-    n_rows = len(indptr) - 1
+    n_rows = rows.n_rows
     excluded = frozen(np.zeros(n_rows + 1, dtype=np.int64), np.empty(0, dtype=np.int32))
     query = _Query((tree,), rows, excluded, None)
 
-    def run(chunk):
-        keys, _, sizes = _beam_answers(query, 0, *chunk, depth, beam, keep)
-        nodes, scores = _decode(keys, sizes)
+    def run(start, stop):
+        keys, _, (sizes,) = _beam_answers(query, start, stop, depth, beam, keep)
+        nodes, scores = _decode(keys[0], sizes)
         return sizes, nodes[nodes >= 0], scores[nodes >= 0]
 
-    found = list(map_chunks(run, _chunks(n_rows, n_threads, 4 * beam + keep), n_threads))
+    found = _in_chunks(run, n_rows, n_threads, 4 * beam + keep)
     sizes, nodes, scores = zip(*found, strict=True) if found else ((), (), ())
     out_indptr = np.zeros(n_rows + 1, dtype=np.int64)
     np.cumsum(np.concatenate([*sizes, np.empty(0, np.int64)]), out=out_indptr[1:])
