@@ -319,9 +319,7 @@ def levels(tree, weights, n_features):
 
 def link_of(model):
     """Return the link of a ParabelTree, whether it was given or is the preset's."""
-    from skxmc.linear._parabel import PRESETS
-
-    return PRESETS[model.preset]["link"] if model.link == "preset" else model.link
+    return model.preset_["link"] if model.link == "preset" else model.link
 
 
 if __name__ == "__main__":

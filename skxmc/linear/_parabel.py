@@ -72,6 +72,9 @@ PRESETS = {
     "xr-linear": {**_PARABEL, "n_trees": 1, "row_norm": True, "arity": 16, "link": "l3-hinge"},
 }
 
+#: Up to so many labels the preset "auto" makes balanced trees.
+_FEW_LABELS = 1000
+
 #: Margin of a path whose probability is 1 in float32: above all others, and finite.
 _MAX_MARGIN = 104.0
 
@@ -113,8 +116,10 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    preset : {"bonsai", "parabel", "plt", "xr-linear"}, default="bonsai"
-        What the parameters below stand for where they are ``"preset"``:
+    preset : {"auto", "bonsai", "parabel", "plt", "xr-linear"}, default="auto"
+        What the parameters below stand for where they are ``"preset"``. "auto" is "bonsai" for more
+        than 1,000 labels, and up to so many "parabel" with an arity of 16, which is as good there
+        and quicker.
 
         ====================  ===============  ===============  ==============  ==============
         parameter             bonsai           parabel          plt             xr-linear
@@ -215,6 +220,8 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
     trees_ : list of LabelTree
     weights_ : list of skxmc.ops.tree_search.TreeWeights
         The classifiers of each tree, by parent.
+    preset_ : dict
+        What each ingredient is where its parameter is ``"preset"``.
     n_iter_ : int
         Newton steps of the classifier that took the most.
     classes_, n_labels_, n_features_in_, feature_names_in_
@@ -272,7 +279,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
     _parameter_constraints = {
         **XMCClassifierMixin._parameter_constraints,
-        "preset": [StrOptions(set(PRESETS))],
+        "preset": [StrOptions({"auto", *PRESETS})],
         "n_trees": [_PRESET, Interval(numbers.Integral, 1, None, closed="left")],
         "label_representation": [StrOptions({"preset", *LABEL_REPRESENTATIONS})],
         "row_norm": [_PRESET, "boolean"],
@@ -307,7 +314,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        preset="bonsai",
+        preset="auto",
         *,
         n_trees="preset",
         label_representation="preset",
@@ -377,7 +384,16 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
     def _setting(self, name):
         value = getattr(self, name)
         is_preset = isinstance(value, str) and value == "preset"
-        return PRESETS[self.preset][name] if is_preset else value
+        return self.preset_[name] if is_preset else value
+
+    def _choose_preset(self):
+        """Settings of the preset for the labels of the data."""
+        if self.preset != "auto":
+            self.preset_ = dict(PRESETS[self.preset])
+        elif self.n_labels_ > _FEW_LABELS:
+            self.preset_ = dict(PRESETS["bonsai"])
+        else:
+            self.preset_ = {**PRESETS["parabel"], "arity": 16}
 
     # ------------------------------------------------------------------ fit
 
@@ -411,6 +427,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         return self._fit(X, Y, label_text=label_text, relevance=relevance, negatives=negatives)
 
     def _fit_indicator(self, X, Y, label_text=None, relevance=None, negatives=None):
+        self._choose_preset()
         self._check_options(label_text, relevance, negatives)
         limit = self.memory_limit
         if limit is not None:
@@ -570,6 +587,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         X = probe._check_X(X, reset=True)
         Y = probe._encode_target(Y if sp.issparse(Y) else np.asarray(Y))
         check_consistent_length(X, Y)
+        probe._choose_preset()
         X = scaled_rows(X, self.normalize)
         Z = probe._label_features(X, Y, label_text)
         (tree,) = probe._build_trees(Z, Y, 1)

@@ -333,6 +333,22 @@ def test_presets_are_the_table_of_the_docstring():
     assert set(documented) == set(PRESETS)
 
 
+def test_the_preset_auto_depends_on_the_number_of_labels(monkeypatch, data):
+    X, Y = data
+    few = ParabelTree(random_state=0, max_leaf=6).fit(X, Y)
+    assert few.preset_ == {**PRESETS["parabel"], "arity": 16}
+    assert_same_weights(few, ParabelTree("parabel", arity=16, random_state=0, max_leaf=6).fit(X, Y))
+    monkeypatch.setattr(_parabel, "_FEW_LABELS", Y.shape[1] - 1)
+    many = ParabelTree(random_state=0, max_leaf=6).fit(X, Y)
+    assert many.preset_ == PRESETS["bonsai"]
+    assert_same_weights(many, ParabelTree("bonsai", random_state=0, max_leaf=6).fit(X, Y))
+    # labels that come later do not change what the model is
+    monkeypatch.setattr(_parabel, "_FEW_LABELS", Y.shape[1])
+    few = ParabelTree(random_state=0, max_leaf=6).fit(X, Y)
+    few.add_labels(X, sp.hstack([Y, Y[:, :3]], format="csr"))
+    assert few.preset_["clustering"] == "bisect"
+
+
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_label_with_positives_can_be_answered(data, preset):
     X, Y = data
