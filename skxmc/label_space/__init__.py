@@ -8,15 +8,30 @@ from skxmc.label_space._propensity import (
     inverse_propensity,
     jpv_propensity,
 )
+from skxmc.label_space._propensity_check import PropensityWarning, check_propensity
+from skxmc.label_space._propensity_models import (
+    GivenPropensity,
+    JointPropensity,
+    JPVPropensity,
+    PropensityModel,
+    RichardsonPropensity,
+)
 from skxmc.label_space._text import LabelText
 from skxmc.label_space._tree import LabelTree
 
 __all__ = [
     "PROPENSITY_CONSTANTS",
+    "GivenPropensity",
+    "JPVPropensity",
+    "JointPropensity",
     "LabelText",
     "LabelTree",
+    "PropensityModel",
+    "PropensityWarning",
+    "RichardsonPropensity",
     "TreeGrowth",
     "build_tree",
+    "check_propensity",
     "grow_tree",
     "inverse_propensity",
     "jpv_propensity",

@@ -17,13 +17,31 @@ The rules that all of them follow:
 * *Macro metrics and coverage* average over all label columns unless told otherwise.
 * *exclude* holds pairs that are no valid answers (an item itself, for example). They are removed
   from the answers, so that later ones move up, and from the labels.
+
+The calibration metrics (ECE, ACE, Brier, NLL) ask how probable the answers of all rows are said to
+be, and how often they are right. They take probabilities only, pool the answers that there are (a
+row with fewer than k adds fewer), and are better the smaller they are.
 """
 
+from skxmc.metrics._calibration import (
+    CalibrationError,
+    ReliabilityCurve,
+    ace_at_k,
+    brier_at_k,
+    ece_at_k,
+    nll_at_k,
+    reliability_curve_at_k,
+)
 from skxmc.metrics._macro import (
     coverage_at_k,
     macro_f1_at_k,
     macro_precision_at_k,
     macro_recall_at_k,
+)
+from skxmc.metrics._missing_labels import (
+    unbiased_metric_at_k,
+    unbiased_precision_at_k,
+    unbiased_recall_at_k,
 )
 from skxmc.metrics._ranking import (
     dcg_at_k,
@@ -39,8 +57,13 @@ from skxmc.metrics._report import evaluate_topk, format_evaluation
 from skxmc.metrics._scorers import get_topk_scorer, make_topk_scorer
 
 __all__ = [
+    "CalibrationError",
+    "ReliabilityCurve",
+    "ace_at_k",
+    "brier_at_k",
     "coverage_at_k",
     "dcg_at_k",
+    "ece_at_k",
     "evaluate_topk",
     "format_evaluation",
     "get_topk_scorer",
@@ -50,9 +73,14 @@ __all__ = [
     "macro_recall_at_k",
     "make_topk_scorer",
     "ndcg_at_k",
+    "nll_at_k",
     "precision_at_k",
     "ps_recall_at_k",
     "psndcg_at_k",
     "psp_at_k",
     "recall_at_k",
+    "reliability_curve_at_k",
+    "unbiased_metric_at_k",
+    "unbiased_precision_at_k",
+    "unbiased_recall_at_k",
 ]

@@ -1,10 +1,16 @@
 """All metrics of one prediction in one call, and a table of them."""
 
-from skxmc.metrics import _macro, _ranking
+from skxmc.label_space import check_propensity
+from skxmc.metrics import _calibration, _macro, _ranking
 from skxmc.metrics._inputs import check_inv_propensity, check_ks, rank
 
+# Entries that are no fractions, so that a table does not show them in percent.
+_NO_FRACTIONS = {"NLL"}
 
-def evaluate_topk(y_true, scores, ks=(1, 3, 5), *, inv_propensity=None, exclude=None):
+
+def evaluate_topk(
+    y_true, scores, ks=(1, 3, 5), *, inv_propensity=None, calibration=False, exclude=None
+):
     """Compute all ranking metrics at each k; the answers are ranked once.
 
     Parameters
@@ -18,6 +24,8 @@ def evaluate_topk(y_true, scores, ks=(1, 3, 5), *, inv_propensity=None, exclude=
     inv_propensity : array-like of shape (n_labels,), default=None
         1 / p of each label, at least 1, from the *training* labels; None leaves out the
         propensity-scored metrics.
+    calibration : bool, default=False
+        True adds the calibration metrics; `scores` must then be probabilities (`predict_proba`).
     exclude : sparse matrix of shape (n_samples, n_labels), default=None
         Pairs that are no valid answers; they count neither as answers nor as labels.
 
@@ -26,16 +34,26 @@ def evaluate_topk(y_true, scores, ks=(1, 3, 5), *, inv_propensity=None, exclude=
     evaluation : dict of str to float
         Fractions (not percent) by name, metric by metric: "P@k", "nDCG@k", "R@k", "hit-rate@k";
         normalised "PSP@k", "PSnDCG@k", "PSR@k"; "macro-P@k", "macro-R@k", "macro-F1@k",
-        "coverage@k", averaged over all labels.
+        "coverage@k", averaged over all labels. With `calibration`, smaller is better: "ECE@k" and
+        "ACE@k" (15 bins of equal width, and of equally many answers), "Brier@k", and "NLL@k" in
+        nats.
 
     Raises
     ------
     ValueError, TypeError
-        As `precision_at_k` and `psp_at_k`.
+        As `precision_at_k` and `psp_at_k`; with `calibration` as `ece_at_k`.
+
+    Warns
+    -----
+    PropensityWarning
+        If the labels contradict `inv_propensity`: a label is more frequent than its propensity
+        allows, or the unnormalised PSP, an estimate of a precision, is above 1. The normalised one
+        would hide that.
 
     See Also
     --------
     format_evaluation : Make a table of it.
+    skxmc.label_space.check_propensity : The checks behind the warning.
 
     Notes
     -----
@@ -65,6 +83,7 @@ def evaluate_topk(y_true, scores, ks=(1, 3, 5), *, inv_propensity=None, exclude=
     add("hit-rate", _ranking.mean_over_rows(_ranking.mean_hit_rate, ranking, ks))
     if inv_propensity is not None:
         weights = check_inv_propensity(inv_propensity, ranking.y_true.shape[1])
+        check_propensity(ranking.y_true, weights, ranking.labels, ks=ks)
         for name, mean in (
             ("PSP", _ranking.mean_precision),
             ("PSnDCG", _ranking.mean_ndcg),
@@ -75,11 +94,19 @@ def evaluate_topk(y_true, scores, ks=(1, 3, 5), *, inv_propensity=None, exclude=
     add("macro-R", _macro.mean_over_labels(_macro.label_recall, ranking, ks))
     add("macro-F1", _macro.mean_over_labels(_macro.label_f1, ranking, ks))
     add("coverage", _macro.mean_over_labels(_macro.label_coverage, ranking, ks))
+    if calibration:
+        values = _calibration.answer_scores(ranking, scores)
+        pools = [_calibration.pool_answers(ranking, values, k) for k in ks]
+        for name, strategy in (("ECE", "uniform"), ("ACE", "quantile")):
+            errors = [_calibration.calibration_error(pool, strategy=strategy) for pool in pools]
+            add(name, [error.total for error in errors])
+        add("Brier", [_calibration.brier_score(pool) for pool in pools])
+        add("NLL", [_calibration.log_loss(pool) for pool in pools])
     return evaluation
 
 
 def format_evaluation(evaluation, metrics=None):
-    """Format evaluations as a table in percent.
+    """Format evaluations as a table in percent; NLL, which is no fraction, in nats.
 
     Parameters
     ----------
@@ -116,14 +143,14 @@ def format_evaluation(evaluation, metrics=None):
         raise ValueError("There is nothing to format: the evaluation is empty.")
     if isinstance(next(iter(evaluation.values())), dict):
         entries = _chosen(dict.fromkeys(e for one in evaluation.values() for e in one), metrics)
-        cells = {name: [one.get(e) for e in entries] for name, one in evaluation.items()}
+        cells = {name: [_cell(one, e) for e in entries] for name, one in evaluation.items()}
         return _table(entries, cells)
     entries = _chosen(evaluation, metrics)
     names = list(dict.fromkeys(entry.partition("@")[0] for entry in entries))
     ks = sorted({entry.partition("@")[2] for entry in entries}, key=int)
     shown = set(entries)
     cells = {
-        name: [evaluation[f"{name}@{k}"] if f"{name}@{k}" in shown else None for k in ks]
+        name: [_cell(evaluation, e) if (e := f"{name}@{k}") in shown else "" for k in ks]
         for name in names
     }
     return _table([f"@{k}" for k in ks], cells)
@@ -142,6 +169,14 @@ def _chosen(entries, metrics):
     return chosen
 
 
+def _cell(evaluation, entry):
+    """Return one value as text; nothing if the evaluation has no such entry."""
+    if entry not in evaluation:
+        return ""
+    scale = 1 if entry.partition("@")[0] in _NO_FRACTIONS else 100
+    return f"{scale * evaluation[entry]:.2f}"
+
+
 def _table(header, cells):
     first = max(len(name) for name in cells) + 1
     widths = [max(len(column), 6) for column in header]
@@ -149,7 +184,6 @@ def _table(header, cells):
     for name, values in cells.items():
         line = f"{name:<{first}}"
         for value, width in zip(values, widths, strict=True):
-            cell = "" if value is None else f"{100 * value:.2f}"
-            line += f" {cell:>{width}}"
+            line += f" {value:>{width}}"
         lines.append(line)
     return "\n".join(lines)

@@ -1,11 +1,13 @@
 """The one-call evaluation equals the single metrics; the table shows it."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from skxmc import metrics
-from skxmc.label_space import inverse_propensity
+from skxmc.label_space import PropensityWarning, inverse_propensity
 from skxmc.metrics import evaluate_topk, format_evaluation
 
 
@@ -53,6 +55,17 @@ def test_without_propensities(problem):
     assert list(evaluation)[:4] == ["P@1", "P@3", "P@5", "nDCG@1"]
     assert not [name for name in evaluation if name.startswith("PS")]
     assert next(iter(evaluate_topk(Y, scores, 2))) == "P@2"
+
+
+def test_propensities_that_do_not_fit_are_reported():
+    Y = sp.csr_array(np.eye(6, dtype=int))
+    # Six right answers, each said to stand for ten: an estimated precision of 10.
+    with pytest.warns(PropensityWarning, match=r"PSP@1 = 10 .*PSP@2 = 5 "):
+        evaluation = evaluate_topk(Y, Y, (1, 2), inv_propensity=np.full(6, 10.0))
+    assert evaluation["PSP@1"] == 1  # where the normalised value shows nothing
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate_topk(Y, Y, (1, 2), inv_propensity=np.ones(6))
 
 
 def test_bad_input(problem):

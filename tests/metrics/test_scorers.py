@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.linear_model import RidgeClassifier
+from sklearn.metrics import f1_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -30,6 +32,12 @@ FUNCTIONS = {
     "macro_recall": metrics.macro_recall_at_k,
     "macro_f1": metrics.macro_f1_at_k,
     "coverage": metrics.coverage_at_k,
+}
+ERRORS = {
+    "neg_ece": metrics.ece_at_k,
+    "neg_ace": metrics.ace_at_k,
+    "neg_brier": metrics.brier_at_k,
+    "neg_nll": metrics.nll_at_k,
 }
 PROPENSITY_SCORED = ("psp", "psndcg", "ps_recall")
 
@@ -164,6 +172,28 @@ def test_names():
     )
 
 
+@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("container", [sp.csr_array, np.asarray])
+def test_errors_of_probabilities_have_the_opposite_sign(name, container):
+    X, Y = make_data(n_labels=7)
+    Y = container(Y)
+    estimator = CooccurrenceClassifier().fit(X, Y)
+    expected = -ERRORS[name](Y, estimator.predict_proba(X), k=3)
+    assert expected < 0
+    assert get_topk_scorer(f"{name}@3")(estimator, X, Y) == expected
+    search = GridSearchCV(
+        CooccurrenceClassifier(), {"smoothing": [0.1, 1.0]}, scoring=make_topk_scorer(name, 3), cv=2
+    )
+    assert -np.inf < search.fit(X, Y).best_score_ < 0
+
+
+def test_an_error_takes_its_arguments():
+    X, Y = make_data(n_labels=7)
+    estimator = CooccurrenceClassifier().fit(X, Y)
+    expected = -metrics.ece_at_k(Y, estimator.predict_proba(X), k=3, n_bins=4, norm="max")
+    assert make_topk_scorer("neg_ece", 3, n_bins=4, norm="max")(estimator, X, Y) == expected
+
+
 def test_own_metric():
     def n_answers(y_true, scores, k):
         return float(k)
@@ -172,9 +202,77 @@ def test_own_metric():
     assert make_topk_scorer(n_answers, 4)(CooccurrenceClassifier().fit(X, Y), X, Y) == 4.0
 
 
+class DecidingClassifier(CooccurrenceClassifier):
+    """Decides for its k best labels, fewer in the first row."""
+
+    def __init__(self, smoothing=1.0, top_k=4, k=2):
+        super().__init__(smoothing, top_k)
+        self.k = k
+
+    def predict(self, X):
+        best = topk_dense(np.asarray(X @ self.rates_), self.k).labels
+        decisions = np.zeros((X.shape[0], len(self.classes_)), dtype=int)
+        np.put_along_axis(decisions, best, 1, axis=1)
+        decisions[0, best[0, 0]] = 0
+        return sp.csr_array(decisions) if self.is_sparse_ else decisions
+
+
+@pytest.mark.parametrize("container", [sp.csr_array, sp.csr_matrix, np.asarray])
+def test_decisions_are_scored_as_they_are(container):
+    X, Y = make_data(n_labels=7)
+    estimator = DecidingClassifier().fit(X, container(Y))
+    predicted = np.asarray(sp.csr_array(estimator.predict(X)).todense())
+    assert predicted[0].sum() == 1
+    assert (predicted[1:].sum(axis=1) == 2).all()
+    for k in (2, 3):  # a larger k adds no answers
+        scorer = make_topk_scorer("precision", k=k, response="predict")
+        assert scorer(estimator, X, container(Y)) == pytest.approx((predicted * Y).sum() / 60 / k)
+        macro = get_topk_scorer(f"macro_f1@{k}", response="predict")
+        expected = f1_score(Y, predicted, average="macro", zero_division=0)
+        assert macro(estimator, X, container(Y)) == pytest.approx(expected)
+    search = GridSearchCV(DecidingClassifier(), {"k": [1, 2]}, scoring=macro, cv=3)
+    assert (search.fit(X, container(Y)).cv_results_["mean_test_score"] > 0).all()
+    assert "'predict'" in repr(macro)
+    assert "macro_f1_at_k" in repr(macro)
+    assert pickle.loads(pickle.dumps(macro))(estimator, X, Y) == macro(estimator, X, Y)
+
+
+@pytest.mark.parametrize("n_labels", [1, 2])
+def test_decisions_on_few_labels(n_labels):
+    X, Y = make_data(n_labels)
+    estimator = DecidingClassifier(k=1).fit(X, sp.csr_array(Y))
+    expected = (estimator.predict(X).toarray() * Y).sum() / 60
+    assert make_topk_scorer("precision", 1, response="predict")(estimator, X, Y) == expected
+
+
+def test_more_decisions_than_the_scorer_looks_at():
+    X, Y = make_data(n_labels=7)
+    estimator = DecidingClassifier(k=3).fit(X, Y)
+    estimator.predict(X)
+    with pytest.raises(ValueError, match="3 labels in row 1, but the scorer looks at k=2"):
+        make_topk_scorer("precision", 2, response="predict")(estimator, X, Y)
+
+
+def test_decisions_about_classes_are_refused():
+    X, Y = make_data(n_labels=3)
+    estimator = KNeighborsClassifier(3).fit(X, Y[:, 0])
+    with pytest.raises(ValueError, match=r"got an array of shape \(60,\)"):
+        make_topk_scorer("precision", 1, response="predict")(estimator, X, Y)
+
+
+def test_margins_are_ranked():
+    X, Y = make_data(n_labels=7)
+    estimator = RidgeClassifier().fit(X, Y)
+    expected = metrics.ndcg_at_k(Y, estimator.decision_function(X), 2)
+    assert make_topk_scorer("ndcg", 2, response="decision_function")(estimator, X, Y) == expected
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
+        (lambda: make_topk_scorer("ndcg", response="transform"), ValueError, "response must be"),
+        (lambda: make_topk_scorer("neg_ece", response="predict"), ValueError, "'predict_proba'"),
+        (lambda: make_topk_scorer("neg_ece", return_parts=True), TypeError, "return_parts"),
         (lambda: get_topk_scorer("precision"), ValueError, "'<metric>@<k>'"),
         (lambda: get_topk_scorer("precision@five"), ValueError, "'<metric>@<k>'"),
         (lambda: get_topk_scorer("precision@-1"), ValueError, "'<metric>@<k>'"),

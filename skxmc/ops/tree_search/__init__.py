@@ -8,8 +8,14 @@ A tree of two labels under the root, told apart by one feature:
 
 >>> import numpy as np
 >>> from skxmc.ops.tree_search import (
-...     TreeWeights, dense_scores, path_scores, prepare_gains, prepare_search, search_nodes,
-...     search_threshold, search_topk,
+...     TreeWeights,
+...     dense_scores,
+...     path_scores,
+...     prepare_gains,
+...     prepare_search,
+...     search_nodes,
+...     search_threshold,
+...     search_topk,
 ... )
 >>> weights = TreeWeights(
 ...     chunk_indptr=np.array([0, 1, 1, 1]),
