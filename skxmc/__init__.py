@@ -10,14 +10,16 @@ __version__ = "0.1.0.dev0"
 # Public name -> the module that defines it.
 _PUBLIC_NAMES = {
     "DismecClassifier": "skxmc.linear",
+    "IsotonicXMCCalibrator": "skxmc.calibration",
+    "MacroAtKPredictor": "skxmc.decision",
     "ParabelTree": "skxmc.linear",
     "TopK": "skxmc.ops.topk",
     "load_model": "skxmc.io",
     "save_model": "skxmc.io",
 }
 _SUBMODULES = (
-    *("datasets", "inspection", "io", "label_space", "linear", "metrics"),
-    "model_selection",
+    *("calibration", "datasets", "decision", "inspection", "io", "label_space", "linear"),
+    *("metrics", "model_selection"),
 )
 
 __all__ = [*_PUBLIC_NAMES, *_SUBMODULES, "__version__"]

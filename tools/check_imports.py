@@ -36,11 +36,17 @@ LAYERS = {
     "model_selection": (*_FOUNDATION, "datasets", "label_space"),
     "linear": (*_FOUNDATION, "datasets", "label_space"),
     "neural": (*_FOUNDATION, "datasets", "label_space"),
-    "calibration": (*_FOUNDATION, "label_space", "model_selection", "linear", "neural"),
-    "decision": (*_FOUNDATION, "label_space", "model_selection", "linear", "neural", "calibration"),
+    # what calibration and decision share as meta-estimators
+    "_meta": (*_FOUNDATION, "label_space", "model_selection"),
+    "calibration": (*_FOUNDATION, "_meta", "label_space", "model_selection", "linear", "neural"),
+    "decision": (
+        *(*_FOUNDATION, "_meta", "label_space", "model_selection"),
+        *("linear", "neural", "calibration"),
+    ),
     "metrics": (*_FOUNDATION, "label_space"),
     "inspection": (
         *_FOUNDATION,
+        "_meta",
         "datasets",
         "label_space",
         "model_selection",

@@ -32,6 +32,9 @@ FORMAT_VERSION = 1
 # The classes that a file may name, and where they are. A new estimator adds a line.
 MODEL_CLASSES = {
     "DismecClassifier": "skxmc.linear",
+    "FrozenEstimator": "sklearn.frozen",
+    "IsotonicXMCCalibrator": "skxmc.calibration",
+    "MacroAtKPredictor": "skxmc.decision",
     "ParabelTree": "skxmc.linear",
 }
 
@@ -304,6 +307,10 @@ class _Encoder:
         return array.astype(self.weights_dtype)
 
     def _add(self, array, where):
+        """Name under which the array is stored; one that several attributes share, only once."""
+        for known, other in self.arrays.items():
+            if other is array:
+                return known
         base = re.sub(r"[^A-Za-z0-9_.-]", "_", where).lstrip(".-") or "array"
         taken = {name.lower() for name in self.arrays}
         name, n = base, 1

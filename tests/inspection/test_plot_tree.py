@@ -2,11 +2,15 @@
 
 import sys
 
+import matplotlib as mpl
 import pytest
 
 from skxmc.inspection import plot_tree
 from skxmc.inspection._plot_tree import _layout
 from skxmc.label_space import LabelTree
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
 
 
 class RecordingAxes:
@@ -91,3 +95,53 @@ def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match="export_text"):
         plot_tree(small_tree())
+
+
+# ---------------------------------------------------------------------------- real drawings
+
+
+@pytest.fixture
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def boxes_of(ax):
+    """Text -> its rounded frame on the canvas, in pixels."""
+    ax.figure.canvas.draw()
+    renderer = ax.figure.canvas.get_renderer()
+    return {text.get_text(): text.get_bbox_patch().get_window_extent(renderer) for text in ax.texts}
+
+
+@pytest.mark.usefixtures("_close_figures")
+def test_real_drawing():
+    figure, ax = plt.subplots(figsize=(6, 4))
+    assert plot_tree(small_tree(), label_names=["red", "green", "blue"], ax=ax) is ax
+    boxes = boxes_of(ax)
+    assert set(boxes) == {"3 labels", "2 labels", "red", "green", "blue"}
+    # the root on the left, the first child on top, its children right of it
+    assert boxes["3 labels"].x1 < boxes["2 labels"].x0 < boxes["2 labels"].x1 < boxes["red"].x0
+    assert boxes["red"].y0 > boxes["blue"].y1 > boxes["green"].y1
+    for text, box in boxes.items():
+        others = [other for name, other in boxes.items() if name != text]
+        assert not any(box.overlaps(other) for other in others)
+        assert figure.bbox.contains(box.x0, box.y0)
+        assert figure.bbox.contains(box.x1, box.y1)
+    # each line ends in the middle of two boxes, and is hidden behind them
+    ends = {(x, y) for line in ax.lines for x, y in line.get_xydata().tolist()}
+    assert ends == {text.get_position() for text in ax.texts}
+    assert max(line.zorder for line in ax.lines) < min(text.zorder for text in ax.texts)
+    assert not ax.axison
+
+
+@pytest.mark.usefixtures("_close_figures")
+def test_real_drawing_on_the_current_axes(tmp_path):
+    _, axes = plt.subplots(1, 2)
+    plt.sca(axes[1])
+    assert plot_tree(LabelTree.flat(40), max_children=5) is axes[1]
+    assert len(axes[1].texts) == 7  # the root, five labels, how many more
+    assert not axes[0].texts
+    plt.savefig(tmp_path / "tree.png", dpi=50)
+    picture = plt.imread(tmp_path / "tree.png")
+    half = picture.shape[1] // 2
+    assert picture[:, half:].min() < 0.5  # something dark was drawn
