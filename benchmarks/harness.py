@@ -38,7 +38,7 @@ _THREAD_VARIABLES = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"),
 )
 _PACKAGES = (
-    *("skxmc", "libpecos", "omikuji", "napkinxc"),
+    *("skxmc", "libpecos", "omikuji", "napkinxc", "xcolumns", "torch"),
     *("numpy", "scipy", "scikit-learn", "numba"),
 )
 
