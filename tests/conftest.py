@@ -1,7 +1,55 @@
-"""Settings shared by all tests."""
+"""Settings shared by all tests, and the fixtures of the tests of the benchmarks."""
 
+import csv
+import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from skxmc.datasets import dump_folder, make_xmc_classification
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
 # Makes helpers such as `contract` importable from test files in any folder.
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Import a module of the benchmarks by its name."""
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    return __import__
+
+
+@pytest.fixture
+def harness(module):
+    return module("harness")
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory):
+    data = make_xmc_classification(400, 120, 25, random_state=0)
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    parts = {}
+    for part, rows in (("train", slice(0, 300)), ("test", slice(300, 400))):
+        parts[f"X_{part}"], parts[f"Y_{part}"] = data.X[rows], data.Y[rows]
+    dump_folder(parts, folder)
+    return folder
+
+
+@pytest.fixture
+def run():
+    """Run a script; return what it printed and the rows of its CSV."""
+
+    def call(script, *arguments, output):
+        done = subprocess.run(
+            [sys.executable, BENCHMARKS / script, *map(str, arguments), "--output", output],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        with open(output / f"{Path(script).stem}.csv", newline="") as stream:
+            return done.stdout, list(csv.DictReader(stream))
+
+    return call

@@ -4,7 +4,7 @@ import pytest
 from contract import contract_params
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skxmc import DismecClassifier, ParabelTree
+from skxmc import DismecClassifier, IsotonicXMCCalibrator, ParabelTree
 
 ESTIMATORS = [
     DismecClassifier(),
@@ -31,6 +31,14 @@ CLUSTERED = {
     "check_topk_ties": "labels with the same rows can be in different clusters",
     "check_wide_target": "the others have levels there too; leaves of 3 labels take a minute",
 }
+CALIBRATORS = [IsotonicXMCCalibrator(DismecClassifier(), cv=3, random_state=0)]
+OUT_OF_FOLD = {
+    "check_label_permutation": "the folds of the rows depend on the order of the labels",
+    "check_single_label_and_row": "one row cannot be cut into folds",
+    "check_sparse_outputs": "scores that float32 cannot tell apart differ by one unit within a row",
+    "check_feature_names": "names are kept and compared by the wrapped estimator",
+}
+
 # A node's work is Python's, which tracing slows: fewer labels, and more rows for the same contrast.
 WIDE = {"check_wide_target": {"n_labels": 50_000, "n_samples": 2_000}}
 
@@ -46,6 +54,7 @@ def test_scikit_learn_checks(estimator, check):
         *contract_params(ESTIMATORS),
         *contract_params(DEEP_TREES, without=CLUSTERED),
         *contract_params(FLAT_TREES, options=WIDE),
+        *contract_params(CALIBRATORS, without=OUT_OF_FOLD),
     ],
 )
 def test_contract_checks(estimator, check):

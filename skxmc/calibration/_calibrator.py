@@ -76,7 +76,7 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         joined. None or an empty sequence: no distinction.
     n_bins : int, default=10
         Largest number of groups of "frequency", with about equal numbers of positives.
-    min_positives : int, default=50
+    min_positives : int, default=100
         Positives that a label, group or range of ranks must have for a map of its own. A label
         with fewer has the map of all labels.
     keep_ranking : bool, default=True
@@ -191,7 +191,7 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         cv=None,
         rank_ends=(1, 2, 3, 5, 10, 30),
         n_bins=10,
-        min_positives=50,
+        min_positives=100,
         keep_ranking=True,
         propensity=None,
         top_k=100,
@@ -220,6 +220,8 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         propensity = _check_propensity(self.propensity, self.n_labels_, self._n_columns)
         options = {"n_jobs": self.n_jobs, "fit_params": fit_params}
         k = min(self.top_k, self._n_columns)
+        # Before the folds, so that what is wrong with X is told with the rows of X.
+        self.estimator_ = fit_wrapped(self.estimator, X, Y, fit_params)
         if self._target_kind == "sparse":
             margins = out_of_fold_margins(self.estimator, X, Y, self.cv, k, **options)
             answers = topk_csr(margins, k)
@@ -227,7 +229,6 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
             margins = out_of_fold_dense_margins(self.estimator, X, Y, self.cv, indicator, **options)
             answers = topk_dense(margins, k)
         self._fit_maps(answers, indicator, ends, propensity)
-        self.estimator_ = fit_wrapped(self.estimator, X, Y, fit_params)
 
     def _fit_maps(self, answers, indicator, ends, propensity):
         """Learn the maps from out-of-fold answers."""

@@ -245,6 +245,8 @@ class MacroAtKPredictor(MetaClassifierMixin, BaseEstimator):
         for name in ("a_", "b_", "weight_", "history_"):  # of an earlier fit by another method
             self.__dict__.pop(name, None)
         self._seed = int(check_random_state(self.random_state).randint(_NEVER))
+        # Before the folds, so that what is wrong with X is told with the rows of X.
+        self.estimator_ = fit_wrapped(self.estimator, X, Y, fit_params)
         self.label_frequency_ = label_frequencies(indicator)
         self._propensity = self._find_propensity(indicator)
         if self.method in ROW_METHODS and self._is_multilabel:
@@ -265,7 +267,6 @@ class MacroAtKPredictor(MetaClassifierMixin, BaseEstimator):
             self.a_, self.b_, self.weight_ = rule
             if history is not None:
                 self.history_ = np.asarray(history)
-        self.estimator_ = fit_wrapped(self.estimator, X, Y, fit_params)
 
     @property
     def _is_multilabel(self):

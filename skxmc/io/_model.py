@@ -193,6 +193,8 @@ def load_model(path, *, mmap_mode="r", verify=None):
         model = _Decoder(arrays, verify).decode(header["model"], "")
         if type(model).__name__ not in MODEL_CLASSES:
             raise ModelFormatError("it holds no estimator")
+        if not _is_fitted(model):
+            raise ModelFormatError("its estimator is not fitted")
         return model
     except ModelFormatError as error:
         raise ModelFormatError(f"The model {path} cannot be loaded: {error}") from error
@@ -406,9 +408,9 @@ class _Decoder:
                 raise ModelFormatError(f"{name!r} is not the name of an attribute.")
         model = cls(**params)
         model.__setstate__(attributes)
-        check = getattr(model, "_check_loaded_model", None)
-        if check is not None:
-            check()
+        check = getattr(cls, "_check_loaded_model", None)
+        if check is not None and _is_fitted(model):  # what is wrapped may be a template
+            check(model)
         return model
 
     def _widen(self, array, dtype, where):
@@ -417,6 +419,17 @@ class _Decoder:
         if dtype.hasobject or not np.can_cast(array.dtype, dtype, casting="safe"):
             raise ModelFormatError(f"{where}: {array.dtype} stands for {dtype}.")
         return array.astype(dtype, copy=False)
+
+
+def _is_fitted(model):
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        return False
+    return True
 
 
 def _model_class(name):

@@ -8,11 +8,21 @@ import random
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 
-from skxmc import __version__, load_model, save_model
+from skxmc import (
+    DismecClassifier,
+    IsotonicXMCCalibrator,
+    MacroAtKPredictor,
+    ParabelTree,
+    __version__,
+    load_model,
+    save_model,
+)
+from skxmc.datasets import make_xmc_classification
 from skxmc.exceptions import ModelFormatError
 from skxmc.io import _model
 
@@ -374,4 +384,50 @@ def test_header_is_readable_and_tells_the_version(tmp_path):
 def test_every_registered_class_names_a_module_of_skxmc():
     for name, module in _model.MODEL_CLASSES.items():
         if name != "ToyModel":
-            assert module.split(".")[0] == "skxmc"
+            assert module.split(".")[0] == "skxmc" or module == "sklearn.frozen"
+
+
+META_ESTIMATORS = [
+    IsotonicXMCCalibrator(DismecClassifier(), cv=3, random_state=0),
+    IsotonicXMCCalibrator(FrozenEstimator(DismecClassifier())),
+    MacroAtKPredictor(ParabelTree(random_state=0), k=3, random_state=0),
+    MacroAtKPredictor(
+        IsotonicXMCCalibrator(DismecClassifier(), cv=3),
+        k=3,
+        method="frank-wolfe",
+        metric="macro_gmean",
+        random_state=0,
+    ),
+]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("model", META_ESTIMATORS)
+def test_wrapped_estimators_are_saved_with_what_wraps_them(tmp_path, model, compress):
+    data = make_xmc_classification(200, 100, 20, random_state=0)
+    model = clone(model)
+    if isinstance(model.estimator, FrozenEstimator):
+        model.estimator.estimator.fit(data.X, data.Y)
+    model.fit(data.X, data.Y)
+    save_model(model, tmp_path / "model", compress=compress)
+    loaded = load_model(tmp_path / "model")
+    for method in ("predict", "predict_proba", "decision_function"):
+        first, second = getattr(model, method)(data.X), getattr(loaded, method)(data.X)
+        for part in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(getattr(first, part), getattr(second, part))
+    # an array that stands in two places, such as that of a frozen estimator, is stored once
+    header = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert len([name for name in header["arrays"] if name.endswith("coef_.data")]) <= 1
+
+
+def test_an_unfitted_model_in_a_file_is_refused(tmp_path):
+    path = tmp_path / "model"
+    data = make_xmc_classification(60, 40, 12, random_state=0)
+    save_model(DismecClassifier().fit(data.X, data.Y), path)
+
+    def make_template(header):
+        header["model"]["attributes"].pop("_fit_done")
+
+    edit(path, make_template)
+    with pytest.raises(ModelFormatError, match="not fitted"):
+        load_model(path)
