@@ -104,16 +104,22 @@ def check_propensity(
         recorded, complete = recorded_pairs(y_true, Y_complete)
         findings += _recorded_shares(recorded, complete, inverse)
         findings += _missing_together(Y_complete, recorded)
-    if findings and warn:
+    if warn:
+        warn_of(findings, stacklevel=3)
+    return findings
+
+
+def warn_of(findings, stacklevel):
+    """Warn if there are findings; ``stacklevel`` as seen from here."""
+    if findings:
         warnings.warn(
             "The propensities do not fit the data: "
             + " ".join(findings)
             + " Propensity-scored values are then weighted averages, not estimates of the metrics "
             "on complete labels.",
             PropensityWarning,
-            stacklevel=2,
+            stacklevel=stacklevel,
         )
-    return findings
 
 
 def recorded_pairs(Y_observed, Y_complete):

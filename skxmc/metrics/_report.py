@@ -1,6 +1,6 @@
 """All metrics of one prediction in one call, and a table of them."""
 
-from skxmc.label_space import check_propensity
+from skxmc.label_space._propensity_check import check_propensity, warn_of
 from skxmc.metrics import _calibration, _macro, _ranking
 from skxmc.metrics._inputs import check_inv_propensity, check_ks, rank
 
@@ -83,7 +83,10 @@ def evaluate_topk(
     add("hit-rate", _ranking.mean_over_rows(_ranking.mean_hit_rate, ranking, ks))
     if inv_propensity is not None:
         weights = check_inv_propensity(inv_propensity, ranking.y_true.shape[1])
-        check_propensity(ranking.y_true, weights, ranking.labels, ks=ks)
+        warn_of(
+            check_propensity(ranking.y_true, weights, ranking.labels, ks=ks, warn=False),
+            stacklevel=3,  # the line that called evaluate_topk
+        )
         for name, mean in (
             ("PSP", _ranking.mean_precision),
             ("PSnDCG", _ranking.mean_ndcg),
