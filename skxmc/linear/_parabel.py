@@ -42,6 +42,7 @@ _PARABEL = {
     "root_classifier": False,
     "loss": "squared_hinge",
     "C": 1.0,
+    "negative_cost": 1.0,
     "negatives": "teacher",
     "relevance": None,
     "relevance_norm": None,
@@ -58,6 +59,7 @@ PRESETS = {
         "clustering": "unbalanced",
         "arity": 100,
         "max_leaf": 200,
+        "negative_cost": 1.6,
         "link": "l3-hinge",
     },
     "plt": {
@@ -133,6 +135,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         root_classifier       False            False            True            False
         loss                  "squared_hinge"  "squared_hinge"  "logistic"      "squared_hinge"
         C                     1                1                10              1
+        negative_cost         1.6              1                1               1
         link                  "l3-hinge"       "l2-hinge"       "logistic"      "l3-hinge"
         search                "beam"           "beam"           "exact"         "beam"
         label_representation  "pifa" in all presets
@@ -171,7 +174,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         child's positive.
     n_matcher : int, default=20
         Nodes of each level that the matcher finds for a row.
-    negative_cost : float, default=1.0
+    negative_cost : float, default="preset"
         Cost of a negative: alpha of XR-Transformer, section 4.
     relevance : {None, "induce", "leaf"}, default="preset"
         Cost-sensitive learning: the cost of a positive is the relevance of the label for the row
@@ -292,7 +295,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         "C": [_PRESET, Interval(numbers.Real, 0, None, closed="neither")],
         "negatives": [StrOptions({"preset", *_NEGATIVES})],
         "n_matcher": [Interval(numbers.Integral, 1, None, closed="left")],
-        "negative_cost": [Interval(numbers.Real, 0, None, closed="neither")],
+        "negative_cost": [_PRESET, Interval(numbers.Real, 0, None, closed="neither")],
         "relevance": [StrOptions({"preset", "induce", "leaf"}), None],
         "relevance_norm": [StrOptions({"preset", "l1", "l2", "max"}), None],
         "link": [StrOptions({"preset", *tree_search.LINKS})],
@@ -328,7 +331,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         C="preset",
         negatives="preset",
         n_matcher=20,
-        negative_cost=1.0,
+        negative_cost="preset",
         relevance="preset",
         relevance_norm="preset",
         link="preset",
@@ -546,7 +549,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
             bias_value=self.intercept_scaling if self.fit_intercept else 0.0,
             regularize_bias=self.regularize_intercept,
             threshold=self.prune_threshold,
-            negative_cost=self.negative_cost,
+            negative_cost=get("negative_cost"),
             teacher=mode in ("teacher", "teacher+matcher"),
             n_matcher=self.n_matcher if "matcher" in mode else 0,
             link=get("link"),
