@@ -20,6 +20,7 @@ from skxmc._meta import (
 from skxmc.base import XMCClassifierMixin, _best_class, _class_proba, check_k
 from skxmc.calibration import _grouped, _maps, _rows
 from skxmc.exceptions import DenseOutputError
+from skxmc.label_space._propensity import check_propensities
 from skxmc.ops.csr import canonical_pattern
 from skxmc.ops.topk import TopK, topk_csr, topk_dense, topk_to_csr
 
@@ -533,16 +534,5 @@ def _check_propensity(propensity, n_labels, n_columns):
     """Propensities of the columns as float32, or None."""
     if propensity is None:
         return None
-    values = np.asarray(getattr(propensity, "propensity_", propensity))
-    if values.dtype.kind not in "iuf" or values.shape != (n_labels,):
-        raise ValueError(
-            "propensity must be an array of one number for each of the "
-            f"{n_labels} labels, or an object that has one as propensity_; got "
-            f"{type(propensity).__name__} of shape {values.shape}."
-        )
-    bad = np.flatnonzero(~((values > 0) & (values <= 1)))
-    if len(bad):
-        raise ValueError(
-            f"propensity must be in (0, 1]; label {bad[0]} has {values[bad[0]].item()!r}."
-        )
+    values = check_propensities(propensity, n_labels)
     return values[-n_columns:].astype(np.float32)

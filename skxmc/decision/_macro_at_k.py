@@ -282,8 +282,7 @@ class MacroAtKPredictor(MetaClassifierMixin, BaseEstimator):
             return None
         if isinstance(self.propensity, str):
             return jpv_propensity(indicator)
-        values = getattr(self.propensity, "propensity_", self.propensity)
-        return check_propensity(values, self.n_labels_)
+        return check_propensity(self.propensity, self.n_labels_)
 
     def _objective(self):
         return make_objective(

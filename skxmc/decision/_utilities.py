@@ -1,7 +1,6 @@
 """Objectives by name: utilities averaged over labels, and their mixture with precision@k."""
 
-import numpy as np
-
+from skxmc.label_space._propensity import check_propensities
 from skxmc.ops.macro_at_k import Objective, Term, Utility
 
 #: Name of a metric -> utility of one label; the metric is its mean over labels.
@@ -98,18 +97,4 @@ def check_propensity(propensity, n_labels):
     """Return propensities as float64, one for each label, all in (0, 1]."""
     if propensity is None:
         raise ValueError("The metric 'psp' needs the propensity of each label.")
-    values = np.asarray(propensity)
-    if values.shape != (n_labels,) or values.dtype.kind not in "iuf":
-        raise ValueError(
-            f"propensity must be {n_labels} numbers, one for each label; got the shape "
-            f"{values.shape} and dtype {values.dtype}."
-        )
-    values = values.astype(np.float64)
-    bad = ~((values > 0) & (values <= 1 + 1e-6))
-    if bad.any():
-        label = int(np.argmax(bad))
-        raise ValueError(
-            f"propensity of label {label} is {values[label]}: it is a probability in (0, 1] (not "
-            "its inverse)."
-        )
-    return values
+    return check_propensities(propensity, n_labels)

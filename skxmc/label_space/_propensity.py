@@ -131,6 +131,28 @@ def inverse_propensity(Y_train, n_samples=None, A=0.55, B=1.5):
     return inverse
 
 
+def check_propensities(propensity, n_labels):
+    """Propensities as float64 of shape (n_labels,), all in (0, 1].
+
+    ``propensity``: an array, or an object such as a fitted `PropensityModel` that has one as
+    ``propensity_``.
+    """
+    values = np.asarray(getattr(propensity, "propensity_", propensity))
+    if values.shape != (n_labels,) or values.dtype.kind not in "iuf":
+        raise ValueError(
+            f"propensity must have one value for each of the {n_labels} labels, got an array of "
+            f"shape {values.shape} and dtype {values.dtype}."
+        )
+    values = values.astype(np.float64)
+    bad = np.flatnonzero(~((values > 0) & (values <= 1 + 1e-6)))
+    if len(bad):
+        raise ValueError(
+            f"propensity must be finite and in (0, 1]; label {bad[0]} has {values[bad[0]].item()!r} (it "
+            "is the probability that a label is recorded, not the inverse)."
+        )
+    return np.minimum(values, 1.0)
+
+
 def _label_counts(Y_train, n_samples):
     """Return the training frequency of each label (float64) and the number of training rows."""
     if sp.issparse(Y_train) or np.ndim(Y_train) == 2:

@@ -255,8 +255,9 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
     **Cost.** Training: a pass over the rows of a node costs O(stored entries) for 16 children
     together; a node takes 15 to 40 passes. A row is in the training sets of as many nodes of a
-    level as it has labels in different clusters. Memory beside X and Y: 12 bytes an entry of the
-    label features, per thread 900 bytes a row and 84 bytes a feature, and 8 bytes a weight.
+    level as it has labels in different clusters. Memory beside X and Y, the larger of two phases:
+    clustering takes 24 bytes an entry of the label features; training, for each thread, 670 bytes a
+    row of its largest node and 90 to 160 a feature, and 6 bytes a weight.
     Prediction: O(entries of the row) for each of the about ``beam_size * depth`` nodes visited.
 
     References

@@ -5,6 +5,7 @@ import numbers
 import numpy as np
 
 from skxmc.label_space import jpv_propensity
+from skxmc.label_space._propensity import check_propensities
 
 WEIGHTINGS = ("vanilla", "propensity", "class-balanced", "propensity-class-balanced")
 
@@ -64,9 +65,7 @@ def _propensities(propensity, counts, n_samples):
         return jpv_propensity(counts, n_samples, A=propensity[1], B=propensity[2])
     if isinstance(propensity, str | numbers.Number):
         raise ValueError(f"propensity must be 'jpv', ('jpv', A, B) or an array: {propensity!r}.")
-    return _per_label(
-        propensity, len(counts), "propensity", lambda v: (v > 0) & (v <= 1), "in (0, 1]"
-    )
+    return check_propensities(propensity, len(counts))
 
 
 def _per_label(values, n_labels, name, valid, meaning):

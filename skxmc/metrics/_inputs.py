@@ -12,6 +12,7 @@ from skxmc.ops.csr import (
     check_sparse_structure,
     subtract_pattern,
 )
+from skxmc.ops.missing_labels import check_inverse
 from skxmc.ops.topk import TopK, topk_csr, topk_dense
 
 
@@ -168,20 +169,6 @@ def _stored_rows(matrix):
 
 def check_inv_propensity(inv_propensity, n_labels):
     """Return the inverse propensities as float64, one for each label, all at least 1."""
-    weights = np.asarray(inv_propensity)
-    if weights.shape != (n_labels,):
-        raise ValueError(
-            f"inv_propensity must have one value for each of the {n_labels} labels, got the shape "
-            f"{weights.shape}."
-        )
-    if weights.dtype.kind not in "iuf":
-        raise TypeError(f"inv_propensity must be real numbers, got dtype {weights.dtype}.")
-    weights = weights.astype(np.float64)
-    bad = ~((weights >= 1.0 - 1e-6) & (weights < np.inf))
-    if bad.any():
-        label = int(np.flatnonzero(bad)[0])
-        raise ValueError(
-            f"inv_propensity of label {label} is {weights[label]}: 1 / propensity is a finite "
-            "number of at least 1 (skxmc.label_space.inverse_propensity computes it)."
-        )
-    return weights
+    if inv_propensity is None:
+        raise ValueError("inv_propensity is required: 1 / propensity of each label.")
+    return check_inverse(inv_propensity, n_labels)

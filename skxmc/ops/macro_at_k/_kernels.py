@@ -95,6 +95,58 @@ def choose_affine(data, indices, indptr, a, b, k, chosen):
     return -1
 
 
+def make_sweep(refresh, row_gains, cache=True):
+    """One pass of block coordinate ascent, for one way to work out gains.
+
+    Parameters
+    ----------
+    refresh : kernel (state, label, objective)
+        Sets what ``row_gains`` needs after a label's counts have changed.
+    row_gains : kernel (data, indices, start, count, state, objective, gains) -> float
+        Writes what the value rises by if each of the candidates of a row is answered, none being
+        it yet; returns the sum. It has the row, as a call for each candidate takes longer than its
+        gain.
+    cache : bool
+        Whether the kernels can be kept on disk.
+
+    Returns
+    -------
+    kernel (data, indices, indptr, order, objective, state, gains, chosen)
+        Returns a row with a gain of NaN or inf, or -1.
+    """
+
+    @jit(cache=cache, error_model="numpy")
+    def sweep(data, indices, indptr, order, objective, state, gains, chosen):
+        k = chosen.shape[1]
+        best = np.empty(k, dtype=np.float32)
+        for label in range(len(state)):
+            refresh(state, label, objective)
+        for i in order:
+            start, count, row = indptr[i], indptr[i + 1] - indptr[i], chosen[i]
+            for position in row:
+                if position < 0:
+                    break
+                label = indices[start + position]
+                _take_back(state, label, np.float64(data[start + position]))
+                refresh(state, label, objective)
+            if count > k:
+                if not np.isfinite(row_gains(data, indices, start, count, state, objective, gains)):
+                    return i
+                select_topk_dense_row(gains[:count], k, row, best)
+            else:  # no choice: all stored entries are answered
+                for c in range(count):
+                    row[c] = c
+            for position in row:
+                if position < 0:
+                    break
+                label = indices[start + position]
+                add_answer(state, label, np.float64(data[start + position]))
+                refresh(state, label, objective)
+        return -1
+
+    return sweep
+
+
 # ------------------------------------------------------------------ sweeps over quotients
 # Precision, recall, F-beta, Jaccard and tp are all n t / (c_t t + c_q q + c_p p + c_1). A sweep
 # that knows no other form, and of coverage its own, is several times as fast as one that asks for
@@ -108,8 +160,8 @@ def _quotient(forms, i, t, q, p):
 
 
 @jit(error_model="numpy")
-def _refresh_quotients(state, label, forms, coverage):
-    """Set BASE and MISS after a label's counts have changed."""
+def _refresh_quotients(state, label, objective):
+    forms, coverage = objective
     t, q, p = state[label, T], state[label, Q], state[label, P]
     state[label, BASE] = state[label, WEIGHT] * _quotient(forms, 0, t, q, p)
     state[label, BASE] += state[label, WEIGHT + 1] * _quotient(forms, 1, t, q, p)
@@ -119,44 +171,23 @@ def _refresh_quotients(state, label, forms, coverage):
 
 
 @jit(error_model="numpy")
-def sweep_quotients(data, indices, indptr, order, forms, coverage, state, gains, chosen):
-    """As `Kernels.sweep`, for terms of this form; ``coverage`` is the term that is, or -1."""
-    k, one_term = chosen.shape[1], forms[1, 0] == 0.0
-    best = np.empty(k, dtype=np.float32)
-    for label in range(len(state)):
-        _refresh_quotients(state, label, forms, coverage)
-    for i in order:
-        start, count, row = indptr[i], indptr[i + 1] - indptr[i], chosen[i]
-        for position in row:
-            if position < 0:
-                break
-            label = indices[start + position]
-            _take_back(state, label, np.float64(data[start + position]))
-            _refresh_quotients(state, label, forms, coverage)
-        if count > k:
-            total = 0.0
-            for c in range(count):
-                label, eta = np.uint32(indices[start + c]), np.float64(data[start + c])
-                t, q, p = state[label, T] + eta, state[label, Q] + 1.0, state[label, P]
-                gain = eta * state[label, MISS] - state[label, BASE]
-                gain += state[label, WEIGHT] * _quotient(forms, 0, t, q, p)
-                if not one_term:
-                    gain += state[label, WEIGHT + 1] * _quotient(forms, 1, t, q, p)
-                gains[c] = gain
-                total += gain
-            if not np.isfinite(total):
-                return i
-            select_topk_dense_row(gains[:count], k, row, best)
-        else:  # no choice: all stored entries are answered
-            for c in range(count):
-                row[c] = c
-        for position in row:
-            if position < 0:
-                break
-            label = indices[start + position]
-            add_answer(state, label, np.float64(data[start + position]))
-            _refresh_quotients(state, label, forms, coverage)
-    return -1
+def _gains_of_quotients(data, indices, start, count, state, objective, gains):
+    forms, _ = objective
+    two_terms, total = forms[1, 0] != 0.0, 0.0
+    for c in range(count):
+        label, eta = np.uint32(indices[start + c]), np.float64(data[start + c])
+        t, q, p = state[label, T] + eta, state[label, Q] + 1.0, state[label, P]
+        gain = eta * state[label, MISS] - state[label, BASE]
+        gain += state[label, WEIGHT] * _quotient(forms, 0, t, q, p)
+        if two_terms:
+            gain += state[label, WEIGHT + 1] * _quotient(forms, 1, t, q, p)
+        gains[c] = gain
+        total += gain
+    return total
+
+
+#: For terms of this form; ``objective`` is (forms, the term that is coverage or -1).
+sweep_quotients = make_sweep(_refresh_quotients, _gains_of_quotients)
 
 
 class Kernels(NamedTuple):
@@ -234,8 +265,8 @@ def kernels(functions):
         return total
 
     @jit(cache=cache, error_model="numpy")
-    def refresh(state, label, codes, betas, scale):
-        """Set what `gain` needs after a label's counts have changed."""
+    def refresh(state, label, objective):
+        codes, betas, scale = objective
         state[label, BASE] = value_with(state, label, 0.0, 0.0, codes, betas, scale)
         state[label, MISS] = 0.0
         if state[label, SURE] == 0.0:
@@ -245,41 +276,15 @@ def kernels(functions):
                     state[label, MISS] += weight * np.exp(state[label, LOG_MISS])
 
     @jit(cache=cache, error_model="numpy")
-    def sweep(data, indices, indptr, order, codes, betas, state, gains, chosen):
-        """One pass of block coordinate ascent; return a row with a gain of NaN or inf, or -1."""
-        k, scale = chosen.shape[1], 1.0 / max(len(chosen), 1)
-        best = np.empty(k, dtype=np.float32)
-        for label in range(len(state)):
-            refresh(state, label, codes, betas, scale)
-        for i in order:
-            start, count, row = indptr[i], indptr[i + 1] - indptr[i], chosen[i]
-            for position in row:
-                if position < 0:
-                    break
-                label = indices[start + position]
-                _take_back(state, label, np.float64(data[start + position]))
-                refresh(state, label, codes, betas, scale)
-            if count > k:
-                # what the value rises by if a label is answered in this row
-                total = 0.0
-                for c in range(count):
-                    label, eta = indices[start + c], np.float64(data[start + c])
-                    after = value_with(state, label, eta, 1.0, codes, betas, scale)
-                    gains[c] = after - state[label, BASE] + eta * state[label, MISS]
-                    total += gains[c]
-                if not np.isfinite(total):
-                    return i
-                select_topk_dense_row(gains[:count], k, row, best)
-            else:  # no choice: all stored entries are answered
-                for c in range(count):
-                    row[c] = c
-            for position in row:
-                if position < 0:
-                    break
-                label = indices[start + position]
-                add_answer(state, label, np.float64(data[start + position]))
-                refresh(state, label, codes, betas, scale)
-        return -1
+    def row_gains(data, indices, start, count, state, objective, gains):
+        codes, betas, scale = objective
+        total = 0.0
+        for c in range(count):
+            label, eta = indices[start + c], np.float64(data[start + c])
+            after = value_with(state, label, eta, 1.0, codes, betas, scale)
+            gains[c] = after - state[label, BASE] + eta * state[label, MISS]
+            total += gains[c]
+        return total
 
     @jit(cache=cache, error_model="numpy")
     def slopes(s, codes, betas, scale):
@@ -355,4 +360,6 @@ def kernels(functions):
         for label in range(len(state)):
             a[label], b[label] = slopes(state[label], codes, betas, 1.0)
 
-    return Kernels(value, path_value, sweep, online, all_slopes)
+    return Kernels(
+        value, path_value, make_sweep(refresh, row_gains, cache=cache), online, all_slopes
+    )

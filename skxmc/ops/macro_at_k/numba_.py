@@ -243,16 +243,15 @@ def initial_choice(eta, k, init, rng):
 
 def _sweep(eta, order, prepared, state, gains, chosen):
     (order,) = readonly(np.ascontiguousarray(order, dtype=np.int64))
-    forms, coverage = quotient_forms(prepared, _scale(eta.shape[0]))
+    scale = _scale(eta.shape[0])
+    forms, coverage = quotient_forms(prepared, scale)
     if forms is not None:
-        failed = sweep_quotients(*csr_views(eta), order, forms, coverage, state, gains, chosen)
-        if failed >= 0:
-            raise_not_finite(failed, ())
-        return
+        sweep, terms = sweep_quotients, (forms, coverage)
+    else:
+        sweep = compile_kernels(prepared.functions).sweep
+        terms = (prepared.codes, prepared.betas, scale)
     with user_errors(prepared.functions):
-        failed = compile_kernels(prepared.functions).sweep(
-            *(*csr_views(eta), order, prepared.codes, prepared.betas, state, gains, chosen)
-        )
+        failed = sweep(*csr_views(eta), order, terms, state, gains, chosen)
     if failed >= 0:
         raise_not_finite(failed, prepared.functions)
 

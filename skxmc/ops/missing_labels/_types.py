@@ -132,16 +132,18 @@ def check_inverse(inv_propensity, n_labels):
     if inv_propensity is None:
         return np.ones(n_labels)
     inverse = np.asarray(inv_propensity)
-    if inverse.shape != (n_labels,) or inverse.dtype.kind not in "iuf":
+    if inverse.shape != (n_labels,):
         raise ValueError(
-            f"inv_propensity must have one real number for each of the {n_labels} labels, got the "
-            f"shape {inverse.shape} and dtype {inverse.dtype}."
+            f"inv_propensity must have one value for each of the {n_labels} labels, got the shape "
+            f"{inverse.shape}."
         )
+    if inverse.dtype.kind not in "iuf":
+        raise TypeError(f"inv_propensity must be real numbers, got dtype {inverse.dtype}.")
     inverse = inverse.astype(np.float64)
     bad = np.flatnonzero(~((inverse >= 1.0 - 1e-6) & (inverse < np.inf)))
     if len(bad):
         raise ValueError(
             f"inv_propensity of label {bad[0]} is {inverse[bad[0]]}: 1 / propensity is a finite "
-            "number of at least 1."
+            "number of at least 1 (skxmc.label_space.inverse_propensity computes it)."
         )
     return np.maximum(inverse, 1.0)
