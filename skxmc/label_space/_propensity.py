@@ -147,8 +147,8 @@ def check_propensities(propensity, n_labels):
     bad = np.flatnonzero(~((values > 0) & (values <= 1 + 1e-6)))
     if len(bad):
         raise ValueError(
-            f"propensity must be finite and in (0, 1]; label {bad[0]} has {values[bad[0]].item()!r} (it "
-            "is the probability that a label is recorded, not the inverse)."
+            f"propensity must be finite and in (0, 1]; label {bad[0]} has "
+            f"{values[bad[0]].item()!r} (the probability that it is recorded, not the inverse)."
         )
     return np.minimum(values, 1.0)
 

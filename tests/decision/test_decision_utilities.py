@@ -115,8 +115,8 @@ def test_function_is_averaged_over_labels(data):
         ("psp", None, "needs the propensity"),
         ("psp", np.ones(3), r"one value for each of the 4 labels, got an array of shape \(3,\)"),
         ("psp", np.array([0.5, 0.0, 1, 1]), "label 1 has 0.0"),
-        ("psp", np.array([0.5, 1, 1, 2.0]), "label 3 is 2.0"),
-        ("psp", np.array([np.nan, 1, 1, 1]), "label 0 is nan"),
+        ("psp", np.array([0.5, 1, 1, 2.0]), "label 3 has 2.0"),
+        ("psp", np.array([np.nan, 1, 1, 1]), "label 0 has nan"),
         ("psp", np.array(["a", "b", "c", "d"]), "dtype"),
     ],
 )
