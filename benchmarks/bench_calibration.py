@@ -77,7 +77,7 @@ def calibrate(data, estimator, params, protocol, seed, n_jobs, labels=None):
     return result
 
 
-def scale(n_rows, grouping):
+def scale(n_rows, grouping, n_jobs):
     """Time the maps of ``100 * n_rows`` synthetic scores: to learn them, and to apply them."""
     import numpy as np
     import scipy.sparse as sp
@@ -110,7 +110,8 @@ def scale(n_rows, grouping):
     rows, columns = np.nonzero(rng.random(labels.shape) < expit(scores))
     pairs = (rows, labels[rows, columns])
     Y = sp.csr_array((np.ones(len(rows), np.uint8), pairs), shape=(n_rows, Given.n_labels_))
-    calibrator = IsotonicXMCCalibrator(FrozenEstimator(Given()), grouping=grouping, random_state=0)
+    options = {"grouping": grouping, "random_state": 0, "n_jobs": n_jobs}
+    calibrator = IsotonicXMCCalibrator(FrozenEstimator(Given()), **options)
     calibrator.fit(np.zeros((100, 1)), Y[:100])  # compiles
     calibrator.predict_topk(np.zeros((100, 1)), k=100)
     X = np.zeros((n_rows, 1))
@@ -132,7 +133,9 @@ def main():
         measure(argparse.Namespace(**{**vars(args), "data": folder}))
     with harness.Session(argparse.Namespace(**{**vars(args), "data": None}), __file__) as session:
         for grouping in ("pooled", "frequency", "auto"):
-            result = session.call("scale", n_rows=args.scale_rows, grouping=grouping)
+            result = session.call(
+                "scale", n_rows=args.scale_rows, grouping=grouping, n_jobs=args.threads
+            )
             session.add(f"maps, {grouping}", result)
         session.save()
         names = ("method", "scores", "fit_s", "fit_cpu_s", "apply_s", "apply_cpu_s", "fit_peak_mb")

@@ -61,7 +61,7 @@ LAYERS = {
 TOP = ("_cli", "__main__")
 
 LAZY = {"torch", "triton", "transformers", "faiss", "matplotlib", "typer", "dask", "tqdm"}
-LAZY_FILES = {"torch_", "triton_", "_cli", "__main__"}
+LAZY_FILES = ("torch_", "triton_", "_cli", "__main__")  # beginnings of names
 
 PACKAGE = "skxmc"
 
@@ -106,7 +106,7 @@ def check_tree(root):
 
 def _broken_rule(name, layer, in_function, lazy_file):
     top, *rest = name.split(".")
-    late = top in LAZY or (top == PACKAGE and rest and rest[-1] in LAZY_FILES)
+    late = top in LAZY or (top == PACKAGE and rest and rest[-1].startswith(LAZY_FILES))
     if late and not in_function and not lazy_file:
         return f"{name} is to be imported inside a function only"
     if layer == "ops" and top == "sklearn":
@@ -130,7 +130,7 @@ def _layer(module):
 
 
 def _is_lazy_file(path):
-    return path.stem in LAZY_FILES
+    return path.stem.startswith(LAZY_FILES)
 
 
 def _imports(tree):
@@ -165,7 +165,7 @@ def _imported_names(node, path, module):
     if base == PACKAGE:  # `from skxmc import x`: x may be a layer
         return names
     # `from skxmc.ops.topk import torch_` imports a module, `from torch import nn` counts as torch.
-    return [name if name.split(".")[-1] in LAZY_FILES else base for name in names]
+    return [name if name.split(".")[-1].startswith(LAZY_FILES) else base for name in names]
 
 
 def main(arguments):

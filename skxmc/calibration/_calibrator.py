@@ -17,6 +17,7 @@ from skxmc._meta import (
     out_of_fold_dense_margins,
     out_of_fold_margins,
 )
+from skxmc._parallel import map_chunks
 from skxmc.base import XMCClassifierMixin, _best_class, _class_proba, check_k
 from skxmc.calibration import _grouped, _maps, _rows
 from skxmc.exceptions import DenseOutputError
@@ -25,7 +26,9 @@ from skxmc.ops.csr import canonical_pattern
 from skxmc.ops.topk import TopK, topk_csr, topk_dense, topk_to_csr
 
 # The choice of the grouping looks at so many pairs of rows drawn at random.
-_CHOICE_PAIRS = 2_000_000
+_CHOICE_PAIRS = 600_000
+# Pairs that are calibrated at a time: their working arrays stay in a processor's cache.
+_APPLY_PAIRS = 1 << 16
 _LOWEST_PROBA = np.finfo(np.float32).tiny
 _HIGHEST_PROBA = np.nextafter(np.float32(1), np.float32(0))
 
@@ -64,7 +67,7 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
     grouping : {"auto", "pooled", "frequency", "label"}, default="auto"
         Maps for all labels together, for groups of labels with similar training frequency, or for
         each label with enough positives. "auto" takes the one with the highest likelihood of
-        held-out rows (two-fold, at most two million pairs).
+        held-out rows (two-fold, at most 600,000 pairs).
     cv : int, splitter, iterable of (train, test) or None, default=None
         Folds for the out-of-fold scores: an int is the number of folds of
         `IterativeStratifiedKFold`, None is 5 of them. The folds should differ as the rows to come
@@ -80,6 +83,9 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
     min_positives : int, default=100
         Positives that a label, group or range of ranks must have for a map of its own. A label
         with fewer has the map of all labels.
+    max_pairs : int or None, default=2,000,000
+        Out-of-fold scores that maps shared by labels learn from: those of rows drawn at random,
+        where there are more. Maps of single labels learn from all. None: no limit.
     keep_ranking : bool, default=True
         False ranks the candidates of a row by the calibrated probabilities instead.
     propensity : array-like of shape (n_labels,), object with ``propensity_`` or None, default=None
@@ -92,9 +98,10 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
     max_dense_bytes : int, default=2**30
         Largest dense output; see `skxmc.base.XMCClassifierMixin`.
     n_jobs : int or None, default=None
-        Folds at the same time. Each takes the memory of a fit of its own.
+        Folds at the same time, each of which takes the memory of a fit of its own; and threads
+        that apply the maps.
     random_state : int, RandomState or None, default=None
-        Of the rows on which "auto" compares the groupings.
+        Of the rows on which "auto" compares the groupings, and of those that ``max_pairs`` leaves.
 
     Attributes
     ----------
@@ -172,6 +179,7 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         "rank_ends": ["array-like", None],
         "n_bins": [Interval(numbers.Integral, 1, None, closed="left")],
         "min_positives": [Interval(numbers.Integral, 1, None, closed="left")],
+        "max_pairs": [Interval(numbers.Integral, 1, None, closed="left"), None],
         "keep_ranking": ["boolean"],
         "propensity": [
             "array-like",
@@ -193,6 +201,7 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         rank_ends=(1, 2, 3, 5, 10, 30),
         n_bins=10,
         min_positives=100,
+        max_pairs=2_000_000,
         keep_ranking=True,
         propensity=None,
         top_k=100,
@@ -207,6 +216,7 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         self.rank_ends = rank_ends
         self.n_bins = n_bins
         self.min_positives = min_positives
+        self.max_pairs = max_pairs
         self.keep_ranking = keep_ranking
         self.propensity = propensity
         self.top_k = top_k
@@ -242,16 +252,23 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         if self._n_columns == 1:
             groupings = ("pooled",)
         groups = {name: self._groups(name, answers, hits, counts) for name in groupings}
+        rng = check_random_state(self.random_state)
         self.scores_ = {}
         if len(groups) > 1:
             groups = {n: g for n, g in groups.items() if n == "pooled" or g[0].any()}
         if len(groups) > 1:
-            self.scores_ = self._compare(answers, hits, targets, counts, list(groups), ends)
+            self.scores_ = self._compare(answers, hits, targets, counts, list(groups), ends, rng)
             self.grouping_ = max(self.scores_, key=self.scores_.get)
         else:
             self.grouping_ = next(iter(groups))
-        ends = _grouped.rank_ends(ends, hits, self.min_positives)
         chosen = groups[self.grouping_]
+        if self.max_pairs is not None and hits.size > self.max_pairs and self.grouping_ != "label":
+            n_rows = max(1, self.max_pairs // hits.shape[1])
+            rows = np.sort(rng.choice(len(hits), n_rows, replace=False))
+            answers = TopK(answers.labels[rows], answers.scores[rows])
+            hits, targets = hits[rows], targets[rows]
+            chosen = self._groups(self.grouping_, answers, hits, counts)
+        ends = _grouped.rank_ends(ends, hits, self.min_positives)
         of_pair = _grouped.pair_groups(*chosen, counts, answers.labels, hits)
         self._state = _grouped.fit_maps(
             self.method, answers, targets, chosen[0], of_pair, ends, self.keep_ranking
@@ -263,9 +280,8 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         found = np.bincount(answers.labels[hits], minlength=self._n_columns)
         return _grouped.label_groups(name, counts, found, self.n_bins, self.min_positives)
 
-    def _compare(self, answers, hits, targets, counts, names, ends):
+    def _compare(self, answers, hits, targets, counts, names, ends, rng):
         """Held-out log-likelihood of each grouping: maps of half of the rows, on the other half."""
-        rng = check_random_state(self.random_state)
         n_rows = min(len(hits), max(2, _CHOICE_PAIRS // hits.shape[1]))
         halves = np.array_split(rng.permutation(len(hits))[:n_rows], 2)
         totals = dict.fromkeys(names, 0.0)
@@ -321,6 +337,19 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
 
     def _calibrated(self, labels, scores, ranks=None, proba=None):
         """Answers, their probabilities and their margins, best first; not answered: -1, -inf."""
+        step = max(1, _APPLY_PAIRS // max(1, scores.shape[1]))
+
+        def calibrate(start):
+            rows = slice(start, start + step)
+            more = (None if part is None else part[rows] for part in (ranks, proba))
+            return self._calibrated_block(labels[rows], scores[rows], *more)
+
+        if len(scores) <= step:
+            return calibrate(0)
+        blocks = list(map_chunks(calibrate, range(0, len(scores), step), self.n_jobs))
+        return tuple(np.concatenate(parts) for parts in zip(*blocks, strict=True))
+
+    def _calibrated_block(self, labels, scores, ranks, proba):
         answered = labels >= 0
         n_answers = answered.sum(axis=1)
         new = _grouped.apply_maps(self._state, labels, scores, ranks)

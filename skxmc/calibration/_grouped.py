@@ -214,15 +214,9 @@ def _group_scores(state, labels, scores, groups=None):
     table = state["group_maps"]
     if table is None:
         return scores
-    proba = np.zeros(scores.shape)
-    flat, s, result = labels.ravel(), scores.ravel(), proba.ravel()
-    group = np.where(flat >= 0, state["groups"][flat] if groups is None else groups.ravel(), -1)
-    order = _stable_order(group)
-    present, starts = np.unique(group[order], return_index=True)
-    for number, part in zip(present, np.split(order, starts[1:]), strict=True):
-        if number >= 0:
-            values = s[part].astype(np.float64)
-            result[part] = _mix(apply_map(table, number, values), values)
+    of_pair = state["groups"][np.maximum(labels, 0)] if groups is None else groups
+    values = scores.astype(np.float64)
+    proba = _mix(apply_map(table, of_pair, values), values)
     answered = labels >= 0
     if state["keep_ranking"]:
         proba = falling(proba, scores, answered.sum(axis=1))

@@ -7,6 +7,8 @@ import numpy as np
 from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit, log_expit
 
+from skxmc.ops._jit import jit
+
 METHODS = ("isotonic", "platt", "temperature", "beta")
 
 # A parametric map is fitted to the means of so many groups of neighbouring scores.
@@ -113,11 +115,48 @@ def make_table(method, maps):
 
 
 def apply_map(table, index, scores):
-    """Probabilities in [0, 1] of scores by the map number ``index`` of a table; float64."""
-    scores = np.asarray(scores, dtype=np.float64)
+    """Probabilities in [0, 1] of scores by the maps of a table; float64.
+
+    Parameters
+    ----------
+    table : dict
+        Of `make_table`.
+    index : int, or int array of the shape of ``scores``
+        Number of the map, of all scores or of each.
+    scores : float array
+    """
+    scores = np.ascontiguousarray(scores, dtype=np.float64)
     if table["method"] == "isotonic":
-        part = slice(table["indptr"][index], table["indptr"][index + 1])
-        if part.stop == part.start:  # a group without any pair
-            return expit(scores)
-        return np.interp(scores, table["knots"][part], table["values"][part])
-    return expit(np.tensordot(table["coef"][index], _features(table["method"], scores), axes=1))
+        index = np.broadcast_to(np.asarray(index, dtype=np.int32), scores.shape)
+        indptr = np.asarray(table["indptr"], dtype=np.int64)
+        out = expit(scores)  # remains where a group has not a single pair
+        _interpolate(
+            *(np.ascontiguousarray(index).ravel(), scores.ravel(), indptr),
+            *(table["knots"], table["values"], out.reshape(-1)),
+        )
+        return out
+    features = _features(table["method"], scores)
+    coef = np.moveaxis(table["coef"][index], -1, 0)
+    return expit(sum(c * feature for c, feature in zip(coef, features, strict=True)))
+
+
+@jit
+def _interpolate(index, scores, indptr, knots, values, out):
+    """Piecewise linear functions, constant outside of their knots, which ascend."""
+    for i in range(len(scores)):
+        first, stop = indptr[index[i]], indptr[index[i] + 1]
+        if first == stop:
+            continue
+        s = scores[i]
+        low, left = first, stop - first  # to the first knot above s, without branches
+        while left > 0:
+            half = (left + 1) >> 1
+            low += half * (knots[low + half - 1] <= s)
+            left -= half
+        if low == first:
+            out[i] = values[first]
+        elif low == stop:
+            out[i] = values[stop - 1]
+        else:
+            share = (s - knots[low - 1]) / (knots[low] - knots[low - 1])
+            out[i] = values[low - 1] + share * (values[low] - values[low - 1])

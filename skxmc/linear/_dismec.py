@@ -20,7 +20,7 @@ from skxmc.base import XMCClassifierMixin
 from skxmc.exceptions import CheckpointError, MemoryLimitError
 from skxmc.io._arrays import make_compressed, read_arrays, write_arrays_atomic
 from skxmc.linear._rows import scaled_rows
-from skxmc.linear._weighting import positive_weights
+from skxmc.label_space._weighting import positive_weights
 from skxmc.ops import linear_scores, linear_solver
 
 # Labels solved by one call of the solver, at most and at least: the unit of threads, of progress

@@ -105,6 +105,33 @@ def test_ranges_of_ranks_calibrate_the_best_answers():
     assert ece_at(pooled, X_new, Y_new, 1) > 0.05
 
 
+def test_a_sample_of_the_scores_makes_nearly_the_same_maps():
+    X, Y, truth = make_scores(6000)
+    models = [
+        IsotonicXMCCalibrator(
+            FrozenEstimator(GivenScores().fit(X, Y)),
+            grouping=grouping,
+            max_pairs=n,
+            random_state=0,
+        ).fit(X, Y)
+        for grouping in ("pooled", "label")
+        for n in (None, 30 * 1500)
+    ]
+    probas = [model.predict_proba(X[:500]).toarray() for model in models]
+    whole, proba, *of_labels = probas
+    assert 0 < np.abs(whole - proba).mean() < 0.02
+    assert_array_equal(*of_labels)  # which learn from all scores
+    assert np.abs(proba - truth[:500]).mean() < 0.03
+
+
+def test_many_rows_are_calibrated_as_few_are():
+    X, Y, _ = make_scores(300)
+    model = IsotonicXMCCalibrator(FrozenEstimator(GivenScores().fit(X, Y)), n_jobs=2).fit(X, Y)
+    many = model.predict_topk(np.tile(X, (20, 1)), k=30)  # more pairs than one block takes
+    assert_array_equal(many.labels, np.tile(model.predict_topk(X, k=30).labels, (20, 1)))
+    assert_array_equal(many.scores, np.tile(model.predict_topk(X, k=30).scores, (20, 1)))
+
+
 def test_auto_chooses_maps_of_labels_where_labels_differ():
     X, _, _ = make_scores(3000, n_labels=6)
     rng = np.random.default_rng(2)

@@ -25,6 +25,22 @@ def apply_one(method, scores, targets, at):
     )
 
 
+@pytest.mark.parametrize("n_knots", [1, 2, 3, 4, 7, 200])
+def test_each_score_has_the_line_of_its_own_map(n_knots):
+    rng = np.random.default_rng(n_knots)
+    maps = [np.sort(rng.random((2, n)), axis=1) for n in (n_knots, 0, n_knots + 1)]
+    table = _maps.make_table("isotonic", maps)
+    scores = np.concatenate([rng.normal(0.5, 1, 500), maps[0][0], maps[2][0], [-np.inf, np.inf]])
+    scores = scores.reshape(1, -1)
+    number = rng.integers(0, 3, scores.shape).astype(np.int32)
+    expected = expit(scores)  # of a map without knots
+    for index in (0, 2):
+        line = np.interp(scores, *maps[index])
+        expected[number == index] = line[number == index]
+        assert_allclose(_maps.apply_map(table, index, scores), line, atol=1e-15)
+    assert_allclose(_maps.apply_map(table, number, scores), expected, atol=1e-15)
+
+
 def test_isotonic_is_the_regression_with_a_hit_below_and_a_miss_above():
     scores, targets = make_pairs()
     scores = np.round(scores, 1)  # ties

@@ -4,8 +4,7 @@ import numbers
 
 import numpy as np
 
-from skxmc.label_space import jpv_propensity
-from skxmc.label_space._propensity import check_propensities
+from skxmc.label_space._propensity import check_propensities, jpv_propensity
 
 WEIGHTINGS = ("vanilla", "propensity", "class-balanced", "propensity-class-balanced")
 
