@@ -2,7 +2,9 @@
 
 from skxmc.label_space._clustering import build_tree
 from skxmc.label_space._features import label_features
+from skxmc.label_space._groups import label_groups
 from skxmc.label_space._growth import TreeGrowth, grow_tree
+from skxmc.label_space._meta_labels import meta_labels
 from skxmc.label_space._propensity import (
     PROPENSITY_CONSTANTS,
     inverse_propensity,
@@ -36,4 +38,6 @@ __all__ = [
     "inverse_propensity",
     "jpv_propensity",
     "label_features",
+    "label_groups",
+    "meta_labels",
 ]

@@ -19,9 +19,10 @@ from skxmc._progress import progress
 from skxmc.base import XMCClassifierMixin
 from skxmc.exceptions import CheckpointError, MemoryLimitError
 from skxmc.io._arrays import make_compressed, read_arrays, write_arrays_atomic
-from skxmc.linear._rows import scaled_rows
 from skxmc.label_space._weighting import positive_weights
+from skxmc.linear._rows import scaled_rows
 from skxmc.ops import linear_scores, linear_solver
+from skxmc.ops._device import BACKENDS, choose_place, default_block_bytes, place_for_prediction
 
 # Labels solved by one call of the solver, at most and at least: the unit of threads, of progress
 # and of checkpoints. Results do not depend on it; a killed fit loses at most one shard a thread.
@@ -34,6 +35,9 @@ _BASE_BYTES = 16 << 20
 
 # Labels solved to predict the memory of a fit.
 _SAMPLE = 128
+
+# What torch takes when it is imported and begins to work.
+_TORCH_BYTES = 256 << 20
 
 
 class DismecClassifier(XMCClassifierMixin, BaseEstimator):
@@ -100,7 +104,14 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
     max_dense_bytes : int, default=2**30
         Largest dense output; see `skxmc.base.XMCClassifierMixin`.
     n_jobs : int or None, default=None
-        Threads; -1 for all processors. The result is the same, bit for bit, for any number.
+        Threads; -1 for all processors. The result is the same, bit for bit, for any number. torch
+        has threads of its own (``torch.set_num_threads``).
+    backend : {"auto", "numba", "torch"}, default="auto"
+        What solves the labels and scores the rows. "torch" solves blocks of labels together and is
+        meant for GPUs: on a processor it takes many times longer than "numba". Both solve the same
+        problem to the same tolerance; see Notes. "auto" is "numba", and "torch" for a CUDA device.
+    device : {None, "cpu", "cuda:0", ...}, default=None
+        Where torch computes; None is the processor. A GPU is used only if it is named here.
     memory_limit : int or None, default=None
         Bytes that `fit` may take beside its inputs. It is refused with `MemoryLimitError`, before
         anything is allocated, where `estimate_memory` says more.
@@ -121,6 +132,8 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         never answered.
     n_iter_ : ndarray of shape (n_labels,), int32
         Newton steps.
+    backend_ : {"numba", "torch"}
+        What solved the labels.
     classes_, n_labels_, n_features_in_, feature_names_in_
         See `skxmc.base.XMCClassifierMixin`.
 
@@ -128,7 +141,9 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
     ------
     ValueError
         For input that `skxmc.base.XMCClassifierMixin` refuses, weights or propensities out of
-        range or of the wrong length.
+        range or of the wrong length, a device that does not exist, ``backend="numba"`` with a GPU.
+    ImportError
+        If torch is asked for and not installed.
     MemoryLimitError
         If the fit would take more than ``memory_limit``.
     CheckpointError
@@ -140,6 +155,12 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
 
     `predict_proba` is the logistic function of the margin: a ranking score in (0, 1) that is 0.5 at
     the decision threshold, *not* a calibrated probability under the squared hinge.
+
+    Whatever the backend, the fitted attributes are NumPy and SciPy arrays: a model pickles, saves
+    and loads without torch. `predict` and its kind follow ``backend`` and ``device`` too; where
+    torch or the device does not exist they take Numba, whose scores differ by rounding alone.
+    ``model.set_params(backend="numba", device=None)`` takes it in any case. Under torch a fit is
+    the same, bit for bit, each time on the same device and number of threads.
 
     Time: about (n_stored(X) / 16 + stored entries of the rows inside the margin) a label and
     pass; linear in labels and rows. A dense ``X`` is used through a sparse copy.
@@ -188,6 +209,8 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         "prune_threshold": [Interval(numbers.Real, 0, None, closed="left")],
         "prune_tolerance": [Interval(numbers.Real, 0, None, closed="left"), None],
         "n_jobs": [numbers.Integral, None],
+        "backend": [StrOptions(set(BACKENDS))],
+        "device": [str, None],
         "memory_limit": [Interval(numbers.Integral, 1, None, closed="left"), None],
         "checkpoint_dir": [str, Path, None],
         "verbose": ["verbose"],
@@ -215,6 +238,8 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         top_k=100,
         max_dense_bytes=2**30,
         n_jobs=None,
+        backend="auto",
+        device=None,
         memory_limit=None,
         checkpoint_dir=None,
         verbose=0,
@@ -236,6 +261,8 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         self.top_k = top_k
         self.max_dense_bytes = max_dense_bytes
         self.n_jobs = n_jobs
+        self.backend = backend
+        self.device = device
         self.memory_limit = memory_limit
         self.checkpoint_dir = checkpoint_dir
         self.verbose = verbose
@@ -243,23 +270,25 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
     # ------------------------------------------------------------------ fit
 
     def _fit_indicator(self, X, Y):
-        n_jobs = effective_n_jobs(self.n_jobs)
+        place = choose_place(self.backend, self.device)
+        self.backend_ = place.backend
+        n_jobs = effective_n_jobs(self.n_jobs) if place.backend == "numba" else 1
         n_features = X.shape[1]
         n_columns = Y.shape[1]
         task = self._task(X, Y)
         if self.memory_limit is not None:
-            self._check_memory(_work_bytes(X, Y, n_jobs), n_jobs)
-        rows = self._prepare(X)
+            self._check_memory(_work_bytes(X, Y, n_jobs, place), n_jobs)
+        rows = self._prepare(X, place)
         if self.memory_limit is not None:
-            self._check_memory(self._predicted_bytes(X, Y, task, rows, n_jobs), n_jobs)
+            self._check_memory(self._predicted_bytes(X, Y, task, rows, n_jobs, place), n_jobs)
         n_labels = len(task.labels)
-        shards = _shards(n_labels)
-        store = self._checkpoint(X, Y)
+        shards = _shards(n_labels, X.shape, place)
+        store = self._checkpoint(X, Y, place)
 
         def solve(shard):
             if store is not None and (done := store.read(shard)) is not None:
                 return shard, done
-            solution = self._solve(rows, task, np.arange(shard.start, shard.stop))
+            solution = self._solve(rows, task, np.arange(shard.start, shard.stop), place)
             if store is not None:
                 store.write(shard, solution)
             return shard, solution
@@ -282,12 +311,12 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         labels = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
         return _Task(labels, *_rows_by_label(Y, counts, labels), weights[labels])
 
-    def _solve(self, rows, task, positions):
+    def _solve(self, rows, task, positions, place):
         """Solve the labels at these positions of the task."""
         lengths = task.indptr[positions + 1] - task.indptr[positions]
         indptr = np.concatenate(([0], np.cumsum(lengths)))
         source = np.repeat(task.indptr[positions] - indptr[:-1], lengths) + np.arange(indptr[-1])
-        return linear_solver.solve(
+        return _solver(place).solve(
             rows,
             indptr,
             task.rows[source],
@@ -302,10 +331,11 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
             loss_tolerance=self.prune_tolerance,
         )
 
-    def _prepare(self, X):
+    def _prepare(self, X, place):
         X = scaled_rows(X, self.normalize)
         bias_value = self.intercept_scaling if self.fit_intercept else 0.0
-        return linear_solver.prepare(X.indptr, X.indices, X.data, X.shape[1], bias_value)
+        where = {} if place.device is None else {"device": place.device}
+        return _solver(place).prepare(X.indptr, X.indices, X.data, X.shape[1], bias_value, **where)
 
     def _collect(self, labels, solutions, n_columns, n_features):
         """Put the shards' labels in order of their number."""
@@ -331,7 +361,8 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
                 data[target] = solution.data[source]
             first += len(shard)
         self.coef_ = make_compressed(data, indices, indptr, (n_columns, n_features))
-        self._scorer = linear_scores.prepare_scorer(self.coef_, self.intercept_)
+        self._scorer = None
+        self._fitted_scorer()
         if not converged.all():
             warnings.warn(
                 f"{np.count_nonzero(~converged)} of {len(converged)} labels did not reach "
@@ -341,7 +372,7 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
                 stacklevel=5,
             )
 
-    def _checkpoint(self, X, Y):
+    def _checkpoint(self, X, Y, place):
         if self.checkpoint_dir is None:
             return None
         params = {
@@ -349,9 +380,11 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
             for name, value in self.get_params(deep=False).items()
             # what the solution does not depend on
             if name not in ("n_jobs", "memory_limit", "checkpoint_dir", "verbose", "top_k")
-            and name != "max_dense_bytes"
+            # backend and device as they were resolved
+            and name not in ("max_dense_bytes", "backend", "device")
         }
-        digest = hashlib.sha256(repr((_SHARD, _SMALL_SHARD, sorted(params))).encode())
+        shards = (_SHARD, _SMALL_SHARD) if place.device is None else (place, _block(X.shape, place))
+        digest = hashlib.sha256(repr((*shards, sorted(params))).encode())
         for _, value in sorted(params.items()):
             digest.update(
                 np.ascontiguousarray(value).tobytes()
@@ -382,37 +415,42 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
             of each thread, and the weights. How many weights the labels keep is seen from 128 of
             them, spread evenly over the frequencies, and how large the working sets get from the
             most frequent ones; these are solved for it. The threads' part counts twice, for what
-            the allocator keeps of freed blocks.
+            the allocator keeps of freed blocks. With torch: X on the device, a block of labels, the
+            weights; what is on a GPU counts too.
         """
         probe = clone(self)
         probe._validate_params()
         X = probe._check_X(X, reset=True)
         Y = probe._encode_target(Y if sp.issparse(Y) else np.asarray(Y))
         check_consistent_length(X, Y)
+        place = choose_place(self.backend, self.device)
         n_jobs = effective_n_jobs(self.n_jobs)
-        return self._predicted_bytes(X, Y, self._task(X, Y), self._prepare(X), n_jobs)
+        rows = self._prepare(X, place)
+        return self._predicted_bytes(X, Y, self._task(X, Y), rows, n_jobs, place)
 
-    def _predicted_bytes(self, X, Y, task, rows, n_jobs):
+    def _predicted_bytes(self, X, Y, task, rows, n_jobs, place):
         """Work space, and the weights as a sample of the labels has them."""
         n_labels = len(task.labels)
         # evenly over the ranks by frequency, on which the number of weights depends
         n_sample = min(n_labels, _SAMPLE)
         positions = ((np.arange(n_sample) + 0.5) * n_labels / n_sample).astype(np.int64)
-        solution = self._solve(rows, task, positions)
+        solution = self._solve(rows, task, positions, place)
         n_weights = len(solution.data) / n_sample * n_labels
         # The lanes of each thread begin with the most frequent labels of its first shard, whose
         # working sets are the largest: 8 bytes an entry, and some more while they grow. Twice:
         # the allocator keeps most of what a thread has freed.
-        if self.loss == "logistic":
+        if place.backend == "torch":
+            pools = 0  # a block has a size of its own
+        elif self.loss == "logistic":
             pools = 8 * len(rows.data) * n_jobs
         else:
             pools = 0
-            for shard in _shards(n_labels)[:n_jobs]:
+            for shard in _shards(n_labels, X.shape, place)[:n_jobs]:
                 head = np.arange(shard.start, min(shard.stop, shard.start + linear_solver.LANES))
-                gathered = self._solve(rows, task, head).counters[3]
+                gathered = self._solve(rows, task, head, place).counters[3]
                 pools += 2 * 10 * gathered / len(head) * linear_solver.LANES
         # coef_, and the same by feature with up to as many bytes of dense rows
-        return int(_work_bytes(X, Y, n_jobs) + pools + 24 * n_weights)
+        return int(_work_bytes(X, Y, n_jobs, place) + pools + 24 * n_weights)
 
     def _check_memory(self, needed, n_jobs):
         if needed > self.memory_limit:
@@ -425,29 +463,32 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
     # ------------------------------------------------------------------ predict
 
     def _score_topk(self, X, k, exclude, candidates):
-        return linear_scores.topk(
-            self._fitted_scorer(),
-            self._scaled(X),
-            k,
-            exclude=exclude,
-            candidates=candidates,
-            n_threads=effective_n_jobs(self.n_jobs),
-        )
+        ops, scorer, options = self._fitted_scorer()
+        restricted = {"exclude": exclude, "candidates": candidates}
+        return ops.topk(scorer, self._scaled(X), k, **restricted, **options)
 
     def _score_dense(self, X):
-        return linear_scores.scores(
-            self._fitted_scorer(), self._scaled(X), n_threads=effective_n_jobs(self.n_jobs)
-        )
+        ops, scorer, options = self._fitted_scorer()
+        return ops.scores(scorer, self._scaled(X), **options)
 
     def _scaled(self, X):
         # dense rows that are not scaled are scored as they are
         return X if self.normalize is None else scaled_rows(X, self.normalize)
 
     def _fitted_scorer(self):
+        """The ops of the backend, the weights as they take them, and the options of a call."""
+        place = place_for_prediction(self.backend, self.device)
+        ops, options, where = linear_scores, {}, {}
+        if place.backend == "torch":
+            from skxmc.ops.linear_scores import torch_ as ops
+
+            where = {"device": place.device}
+        else:
+            options = {"n_threads": effective_n_jobs(self.n_jobs)}
         # A loaded model opens at once and makes its layout, which is not stored, on first use.
-        if self._scorer is None:
-            self._scorer = linear_scores.prepare_scorer(self.coef_, self.intercept_)
-        return self._scorer
+        if self._scorer is None or self._scorer[0] != place:
+            self._scorer = place, ops.prepare_scorer(self.coef_, self.intercept_, **where)
+        return ops, self._scorer[1], options
 
     def __getstate__(self):
         return {**super().__getstate__(), "_scorer": None}
@@ -501,8 +542,25 @@ class _Task(NamedTuple):
     weights: np.ndarray
 
 
-def _shards(n_labels):
-    size = min(_SHARD, max(_SMALL_SHARD, n_labels // 8))
+def _solver(place):
+    """The functions `prepare` and `solve` of a backend."""
+    if place.backend == "numba":
+        return linear_solver
+    from skxmc.ops.linear_solver import torch_
+
+    return torch_
+
+
+def _block(shape, place):
+    """Labels that torch solves together, for X of a shape."""
+    return _solver(place).block_size(*shape, default_block_bytes(place.device))
+
+
+def _shards(n_labels, shape, place):
+    if place.backend == "torch":
+        size = _block(shape, place)
+    else:
+        size = min(_SHARD, max(_SMALL_SHARD, n_labels // 8))
     return [slice(first, min(first + size, n_labels)) for first in range(0, n_labels, size)]
 
 
@@ -514,11 +572,17 @@ def _rows_by_label(Y, counts, labels):
     return indptr.astype(np.int64), by_label.indices[source].astype(np.int32)
 
 
-def _work_bytes(X, Y, n_jobs):
+def _work_bytes(X, Y, n_jobs, place):
     """Bytes of a fit without the weights and the working sets."""
     n_samples, n_features = X.shape
     nnz = X.nnz if sp.issparse(X) else X.size
     # the solver's rows (8 bytes an entry) and what making them takes for a moment
     rows = (16 if sp.issparse(X) else 24) * nnz + 32 * n_samples + 32 * n_features
+    if place.backend == "torch":
+        # rows on the host, on the device by row and by feature, and the sorting of them
+        of_block = _solver(place).label_bytes(n_samples, n_features)
+        of_block *= min(_block(X.shape, place), Y.shape[1])
+        rows += _TORCH_BYTES + 40 * nnz
+        return _BASE_BYTES + rows + 24 * Y.nnz + 40 * Y.shape[1] + of_block
     thread = linear_solver.work_bytes(n_samples, n_features)
     return _BASE_BYTES + rows + 24 * Y.nnz + 40 * Y.shape[1] + 2 * n_jobs * thread

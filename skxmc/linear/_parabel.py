@@ -27,6 +27,7 @@ from skxmc.linear._tree_weights import (
     unpack_weights,
 )
 from skxmc.ops import tree_search
+from skxmc.ops._device import BACKENDS, choose_place, place_for_prediction
 from skxmc.ops.csr import canonical_csr, canonical_indicator, canonical_pattern
 
 __all__ = ["PRESETS", "ParabelTree", "PathStep"]
@@ -212,6 +213,12 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         Of the clustering. The result does not depend on ``n_jobs``.
     n_jobs : int or None, default=None
         Threads, as in joblib.
+    backend : {"auto", "numba", "torch"}, default="auto"
+        What searches the trees: "torch" takes a level of a batch of rows at a time and is meant for
+        GPUs. Its answers are those of "numba" but for the rounding of scores. Trees are clustered
+        and trained by Numba, see Notes. "auto" is "numba", and "torch" for a CUDA device.
+    device : {None, "cpu", "cuda:0", ...}, default=None
+        Where torch computes; None is the processor. A GPU is used only if it is named here.
     memory_limit : int or None, default=None
         Bytes; a fit predicted to take more, see `estimate_memory`, raises `MemoryLimitError` before
         it starts.
@@ -227,6 +234,8 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         What each ingredient is where its parameter is ``"preset"``.
     n_iter_ : int
         Newton steps of the classifier that took the most.
+    backend_ : {"numba", "torch"}
+        What ``backend`` and ``device`` stood for in `fit`.
     classes_, n_labels_, n_features_in_, feature_names_in_
         See `skxmc.base.XMCClassifierMixin`.
 
@@ -235,7 +244,10 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
     ValueError
         From `fit`: for what `XMCClassifierMixin.fit` names, and for options that do not fit
         together: an arity that is no power of two with "bisect", text as representation without
-        text, ``negatives="given"`` without pairs, ``relevance_norm`` without ``relevance``.
+        text, ``negatives="given"`` without pairs, ``relevance_norm`` without ``relevance``; a
+        device that does not exist, ``backend="numba"`` with a GPU.
+    ImportError
+        From `fit`: if torch is asked for and not installed.
     MemoryLimitError
         From `fit`: if its predicted memory is over ``memory_limit``.
 
@@ -252,6 +264,13 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
     **Beam and exact search.** The beam may miss labels; the sparse outputs and `predict_topk` use
     ``search``. If a beam finds fewer answers than are asked for and there are more, the row is
     searched exactly. Dense outputs score every label.
+
+    **Backends.** With torch the beam search, the scores of ``candidates`` and dense outputs run on
+    the device. Best-first search (``search="exact"``, `predict_gain`, and rows for which the beam
+    finds too few answers) and `predict_above` stay on Numba: each step depends on the one before.
+    So does training: thousands of nodes with few rows each, which would leave a GPU waiting. The
+    fitted attributes are NumPy arrays, and a model pickles, saves and loads without torch; where
+    torch or the device does not exist, predictions take Numba.
 
     **Cost.** Training: a pass over the rows of a node costs O(stored entries) for 16 children
     together; a node takes 15 to 40 passes. A row is in the training sets of as many nodes of a
@@ -311,6 +330,8 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         "normalize": [StrOptions({"l2"}), None],
         "random_state": ["random_state"],
         "n_jobs": [numbers.Integral, None],
+        "backend": [StrOptions(set(BACKENDS))],
+        "device": [str, None],
         "memory_limit": [Interval(numbers.Integral, 1, None, closed="left"), None],
         "verbose": ["verbose"],
     }
@@ -349,6 +370,8 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         max_dense_bytes=2**30,
         random_state=None,
         n_jobs=None,
+        backend="auto",
+        device=None,
         memory_limit=None,
         verbose=0,
     ):
@@ -382,6 +405,8 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         self.max_dense_bytes = max_dense_bytes
         self.random_state = random_state
         self.n_jobs = n_jobs
+        self.backend = backend
+        self.device = device
         self.memory_limit = memory_limit
         self.verbose = verbose
 
@@ -431,6 +456,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         return self._fit(X, Y, label_text=label_text, relevance=relevance, negatives=negatives)
 
     def _fit_indicator(self, X, Y, label_text=None, relevance=None, negatives=None):
+        self.backend_ = choose_place(self.backend, self.device).backend
         self._choose_preset()
         self._check_options(label_text, relevance, negatives)
         limit = self.memory_limit
@@ -754,6 +780,17 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
             ]
         return self._search[link]
 
+    def _device_searches(self, device):
+        """The trees on a device of torch; ``_searches`` holds what stays on the processor."""
+        from skxmc.ops.tree_search import torch_
+
+        key = self._setting("link"), device
+        if key not in self._search:
+            self._search[key] = [
+                torch_.prepare_search(tree, device=device) for tree in self._searches()
+            ]
+        return torch_, self._search[key]
+
     def _query(self, X):
         return scaled_arrays(X, self.normalize)
 
@@ -761,11 +798,25 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         return self.beam_size if self._setting("search") == "beam" else None
 
     def _topk(self, X, k, exclude, candidates, gain=None, offset=None, exact=False):
+        beam = None if exact else self._beam()
+        place = place_for_prediction(self.backend, self.device)
+        plain = gain is None and offset is None
+        if place.backend == "torch" and plain and (beam is not None or candidates is not None):
+            torch_, trees = self._device_searches(place.device)
+            return torch_.search_topk(
+                trees,
+                *self._query(X),
+                k,
+                beam=self.beam_size,
+                exclude=exclude,
+                candidates=candidates,
+                n_threads=effective_n_jobs(self.n_jobs),
+            )
         return tree_search.search_topk(
             self._searches(),
             *self._query(X),
             k,
-            beam=None if exact else self._beam(),
+            beam=beam,
             gain=gain,
             offset=offset,
             exclude=exclude,
@@ -778,9 +829,14 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         return answers._replace(scores=_log_odds(answers.scores))
 
     def _score_dense(self, X):
-        log_proba = tree_search.dense_scores(
-            self._searches(), *self._query(X), n_threads=effective_n_jobs(self.n_jobs)
-        )
+        place = place_for_prediction(self.backend, self.device)
+        if place.backend == "torch":
+            torch_, trees = self._device_searches(place.device)
+            log_proba = torch_.dense_scores(trees, *self._query(X))
+        else:
+            log_proba = tree_search.dense_scores(
+                self._searches(), *self._query(X), n_threads=effective_n_jobs(self.n_jobs)
+            )
         if log_proba.shape[1] != self._n_columns():
             raise ValueError("the trees do not have the labels of the model")
         return _log_odds(log_proba)

@@ -121,6 +121,26 @@ def _fill(indptr, indices, data, usable, dense_row, dense, cursor, labels, weigh
                 cursor[feature] = position + 1
 
 
+def check_model(coef, intercept):
+    """Weights as canonical CSR and intercepts as float32, or an error that says what is wrong."""
+    coef = canonical_csr(coef, name="coef")
+    n_labels, n_features = coef.shape
+    for number, word in ((n_labels, "labels"), (n_features, "features")):
+        if number > np.iinfo(np.int32).max:
+            raise ValueError(f"At most {np.iinfo(np.int32).max} {word} are supported; got {number}")
+    intercept = np.asarray(intercept, dtype=np.float32)
+    if intercept.shape != (n_labels,):
+        raise ValueError(
+            f"intercept must have one value for each of the {n_labels} rows of coef; "
+            f"got the shape {intercept.shape}."
+        )
+    wrong = np.isnan(intercept) | np.isposinf(intercept)
+    if wrong.any():
+        label = int(np.argmax(wrong))
+        raise ValueError(f"intercept of label {label} is {intercept[label]}.")
+    return coef, intercept
+
+
 def prepare_scorer(coef, intercept):
     """Arrange the weights of linear models for prediction.
 
@@ -159,21 +179,8 @@ def prepare_scorer(coef, intercept):
     >>> topk(scorer, sp.csr_array([[0.5, 1.0]]), k=2)
     TopK(labels=array([[1, 2]], dtype=int32), scores=array([[1., 0.]], dtype=float32))
     """
-    coef = canonical_csr(coef, name="coef")
+    coef, intercept = check_model(coef, intercept)
     n_labels, n_features = coef.shape
-    for number, word in ((n_labels, "labels"), (n_features, "features")):
-        if number > np.iinfo(np.int32).max:
-            raise ValueError(f"At most {np.iinfo(np.int32).max} {word} are supported; got {number}")
-    intercept = np.asarray(intercept, dtype=np.float32)
-    if intercept.shape != (n_labels,):
-        raise ValueError(
-            f"intercept must have one value for each of the {n_labels} rows of coef; "
-            f"got the shape {intercept.shape}."
-        )
-    wrong = np.isnan(intercept) | np.isposinf(intercept)
-    if wrong.any():
-        label = int(np.argmax(wrong))
-        raise ValueError(f"intercept of label {label} is {intercept[label]}.")
     # -0 + 0 would be another bit pattern than -0 that nothing is added to.
     intercept = intercept + np.float32(0)
     usable = intercept > -np.inf

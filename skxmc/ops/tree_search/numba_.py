@@ -362,6 +362,12 @@ def _beam(query, start, stop, beam, complete, answers):
         _best_of_union(query.take(np.arange(start, stop)), found, answers)
     else:
         _kernels.write_answers(*_merge(query, found, min(k, n_labels)), k, *answers)
+    _search_short_rows(query, start, stop, answers)
+
+
+def _search_short_rows(query, start, stop, answers):
+    """Search the rows exactly where a beam found fewer answers than there are."""
+    k, n_labels = answers.labels.shape[1], query.trees[0].n_labels
     if answers.labels[:, -1].min() >= 0:
         return
     excluded = query.excluded[0]
