@@ -24,6 +24,7 @@ import types
 import uuid
 import warnings
 
+import llvmlite.ir as ir
 import numba
 import numpy as np
 from numba.core import config
@@ -280,6 +281,8 @@ def _describe_value(value, function, hasher, seen):
     elif isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, np.ufunc)):
         module = getattr(value, "__module__", "")
         hasher.update(f"{module}.{getattr(value, '__qualname__', value.__name__)}".encode())
+    elif isinstance(value, (ir.Type, ir.Constant)):
+        hasher.update(str(value).encode())  # its pickle changes once it has been printed
     elif isinstance(value, _BY_REPR):
         hasher.update(f"{type(value).__name__}:{value!r}".encode())
     else:

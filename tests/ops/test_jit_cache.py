@@ -1,5 +1,6 @@
 """The compilation cache: several processes at once, kills, damage, changed sources."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import llvmlite.ir as ir
 import numba
 import numpy as np
 import pytest
@@ -410,3 +412,17 @@ def test_kernels_of_the_package_are_found_whatever_the_hash_seed(tmp_path):
         files.append({f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.skxmc")})
     assert files[0]
     assert files[1] == files[0]
+
+
+def test_types_of_intermediate_code_count_by_their_text():
+    def digest(value):
+        hasher = hashlib.sha256()
+        _jit._describe_value(value, digest, hasher, seen=set())
+        return hasher.hexdigest()
+
+    vector = ir.VectorType(ir.IntType(32), 16)
+    before = digest(vector)
+    assert str(vector) == "<16 x i32>"  # which changes what pickle makes of it
+    assert digest(vector) == before
+    assert digest(ir.VectorType(ir.IntType(32), 8)) != before
+    assert digest(ir.Constant(ir.IntType(32), 1)) != digest(ir.Constant(ir.IntType(32), 2))

@@ -37,11 +37,6 @@ __all__ = [
 _PARTIAL = 4
 
 
-# The compilation cache knows these by their pickles, which change when their text is first made.
-for _type in (_I32, _I64, _VEC, _INT_VEC, _WIDE):
-    str(_type)
-
-
 def _zero():
     return ir.Constant(_VEC, [0.0] * LANES)
 
