@@ -13,13 +13,14 @@ _PUBLIC_NAMES = {
     "IsotonicXMCCalibrator": "skxmc.calibration",
     "MacroAtKPredictor": "skxmc.decision",
     "ParabelTree": "skxmc.linear",
+    "SparseDSTClassifier": "skxmc.neural",
     "TopK": "skxmc.ops.topk",
     "load_model": "skxmc.io",
     "save_model": "skxmc.io",
 }
 _SUBMODULES = (
     *("calibration", "datasets", "decision", "inspection", "io", "label_space", "linear"),
-    *("metrics", "model_selection"),
+    *("metrics", "model_selection", "neural"),
 )
 
 __all__ = [*_PUBLIC_NAMES, *_SUBMODULES, "__version__"]

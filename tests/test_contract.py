@@ -4,7 +4,7 @@ import pytest
 from contract import contract_params
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skxmc import DismecClassifier, IsotonicXMCCalibrator, ParabelTree
+from skxmc import DismecClassifier, IsotonicXMCCalibrator, ParabelTree, SparseDSTClassifier
 
 ESTIMATORS = [
     DismecClassifier(),
@@ -31,6 +31,26 @@ CLUSTERED = {
     "check_topk_ties": "labels with the same rows can be in different clusters",
     "check_wide_target": "the others have levels there too; leaves of 3 labels take a minute",
 }
+# Without a hidden layer labels do not depend on each other; with one they do, by rounding ...
+SPARSE_LAYERS = [SparseDSTClassifier(hidden=None, epochs=20, random_state=0)]
+HIDDEN_LAYERS = [
+    SparseDSTClassifier(
+        layout="group",
+        group_size=2,
+        fan_in=12,
+        dense_head=0.3,
+        hidden=24,
+        hidden_init="labels",
+        epochs=20,
+        random_state=0,
+    ),
+]
+# ... and by the clusters that the units and the groups start from.
+BY_CLUSTER = {
+    "check_label_permutation": "clusters of labels begin from other labels",
+    "check_topk_ties": "labels with the same rows can be in different groups",
+    "check_wide_target": "the other layer has it",
+}
 CALIBRATORS = [IsotonicXMCCalibrator(DismecClassifier(), cv=3, random_state=0)]
 OUT_OF_FOLD = {
     "check_label_permutation": "the folds of the rows depend on the order of the labels",
@@ -43,7 +63,7 @@ OUT_OF_FOLD = {
 WIDE = {"check_wide_target": {"n_labels": 50_000, "n_samples": 2_000}}
 
 
-@parametrize_with_checks([*ESTIMATORS, *FLAT_TREES, *DEEP_TREES])
+@parametrize_with_checks([*ESTIMATORS, *FLAT_TREES, *DEEP_TREES, *SPARSE_LAYERS, *HIDDEN_LAYERS])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
@@ -54,6 +74,12 @@ def test_scikit_learn_checks(estimator, check):
         *contract_params(ESTIMATORS),
         *contract_params(DEEP_TREES, without=CLUSTERED),
         *contract_params(FLAT_TREES, options=WIDE),
+        *contract_params(SPARSE_LAYERS),
+        *contract_params(
+            HIDDEN_LAYERS,
+            without=BY_CLUSTER,
+            options={"check_dense_features": {"tolerance": 1e-2}},
+        ),
         *contract_params(CALIBRATORS, without=OUT_OF_FOLD),
     ],
 )

@@ -36,6 +36,7 @@ MODEL_CLASSES = {
     "IsotonicXMCCalibrator": "skxmc.calibration",
     "MacroAtKPredictor": "skxmc.decision",
     "ParabelTree": "skxmc.linear",
+    "SparseDSTClassifier": "skxmc.neural",
 }
 
 _HEADER = "model.json"

@@ -1,0 +1,83 @@
+"""The first inputs of sparse labels, chosen by what their rows have in common."""
+
+import numpy as np
+import scipy.sparse as sp
+
+from skxmc.neural._front import rows_of
+from skxmc.neural._output_layer import to_numpy
+from skxmc.ops.sparse_head.initial import index_dtype
+
+# Numbers of the covariances, and of the features, that exist at a time.
+_CHUNK = 1 << 22
+
+
+def connect_to_data(parts, front, X, targets):
+    r"""Give each row of the sparse parts the inputs that tell its labels best; in place.
+
+    These are the ones with the largest covariance with the labels of the row (one label, or those
+    of a group, each as much as it has positives):
+    :math:`\sum_{i: Y_{il} = 1} (h_i - \bar h)`, the gradient of the first step, by which RigL would
+    grow them, over centred features. Equal ones: the smaller input.
+
+    Parameters
+    ----------
+    parts : tuple of Part
+        On NumPy arrays.
+    front : Front
+        As it is before the training.
+    X : csr_array, ndarray or sequence
+        Training rows.
+    targets : canonical csr_array of shape (n_rows, n_labels)
+        Labels in the order of the parts.
+
+    Notes
+    -----
+    O(positives * n_inputs) time and the features of each row once for each 4 million numbers of
+    (rows of the parts, inputs); 64 MiB.
+    """
+    first = 0
+    for part in parts:
+        stop = first + part.n_labels
+        if part.indices is not None and part.fan_in < front.n_outputs:
+            by_row = _members(targets, first, stop, part.group_size, len(part.indices))
+            _connect(part.indices, front, X, by_row)
+        first = stop
+
+
+def _members(targets, first, stop, group_size, n_groups):
+    """How many labels of each group each row has, (n_rows, n_groups)."""
+    rows = np.repeat(np.arange(targets.shape[0]), np.diff(targets.indptr))
+    own = (targets.indices >= first) & (targets.indices < stop)
+    groups = (targets.indices[own] - first) // group_size
+    ones = np.ones(len(groups), dtype=np.float32)
+    return sp.csr_array((ones, (rows[own], groups)), shape=(targets.shape[0], n_groups))
+
+
+def _connect(indices, front, X, by_row):
+    n_rows, n_inputs = by_row.shape[0], front.n_outputs
+    mean = np.zeros(n_inputs)
+    for rows in _blocks(np.arange(n_rows), n_inputs):
+        mean += _features(front, X, rows).sum(axis=0, dtype=np.float64)
+    mean = (mean / n_rows).astype(np.float32)
+    fan_in = indices.shape[1]
+    size = max(1, _CHUNK // n_inputs)
+    for first in range(0, len(indices), size):
+        groups = slice(first, min(first + size, len(indices)))
+        members = by_row[:, groups]
+        covariance = np.zeros((members.shape[1], n_inputs), dtype=np.float32)
+        for rows in _blocks(np.flatnonzero(np.diff(members.indptr)), n_inputs):
+            covariance += members[rows].T @ (_features(front, X, rows) - mean)
+        # a stable partition by value, then by number
+        best = np.argsort(-covariance, axis=1, kind="stable")[:, :fan_in]
+        known = np.diff(members.tocsc().indptr) > 0  # others keep their random inputs
+        best = np.sort(best, axis=1).astype(index_dtype(n_inputs))
+        indices[groups][known] = best[known]
+
+
+def _features(front, X, rows):
+    return to_numpy(front.transform(rows_of(X, rows)))
+
+
+def _blocks(rows, n_inputs):
+    size = max(1, _CHUNK // n_inputs)
+    return [rows[first : first + size] for first in range(0, len(rows), size)]
