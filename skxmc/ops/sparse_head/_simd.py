@@ -14,7 +14,6 @@ from skxmc.ops._lanes import (
     _CONTRACT,
     _I32,
     _I64,
-    _INT_VEC,
     _VEC,
     _WIDE,
     LANES,
