@@ -604,7 +604,6 @@ def test_sequences_of_texts(texts):
         (pd.DataFrame({"text": ["a"]}), ValueError, "pass the column"),
         (["ok", "half \ud800 a pair"], ValueError, r"Row 1 .* character 5 .*ud800"),
     ],
-    ids=repr,
 )
 def test_what_is_no_texts(pair, texts, error, words):
     with pytest.raises(error, match=words):
