@@ -80,7 +80,7 @@ def test_matrices_become_canonical(tmp_path):
 )
 def test_lists_of_another_length(tmp_path, file, lines, message):
     dump_folder(example(), tmp_path)
-    (tmp_path / file).write_bytes(gzip.compress(b"x\n" * lines))
+    (tmp_path / file).write_bytes(gzip.compress(b"x\n" * lines, mtime=0))
     with pytest.raises(ValueError, match=message):
         load_folder(tmp_path)
 
@@ -126,8 +126,8 @@ BROKEN_CSR = {
         ("X_train.npz", npz_bytes(**BROKEN_CSR)),
         ("X_train.npz", npz_bytes(**{**BROKEN_CSR, "indptr": np.array([0, 9, 2, 2, 2])})),
         ("labels.txt.gz", b"plain text"),
-        ("labels.txt.gz", gzip.compress(b"a\nb\nc\nd\ne\n")[:-4]),
-        ("train_texts.txt.gz", gzip.compress(b"\xff\n\n\n\n")),
+        ("labels.txt.gz", gzip.compress(b"a\nb\nc\nd\ne\n", mtime=0)[:-4]),
+        ("train_texts.txt.gz", gzip.compress(b"\xff\n\n\n\n", mtime=0)),
         ("stats.json", b"{"),
         ("stats.json", b"\xff"),
     ],
