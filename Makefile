@@ -5,8 +5,8 @@ PYTHON ?= $(shell command -v python3 2>/dev/null || command -v python 2>/dev/nul
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-# Test processes; 0 runs the tests in place. More of them compile and load the kernels each anew.
-JOBS ?= 0
+# Test processes, for two cores; 0 runs the tests in place. Each loads the kernels anew.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format bench clean
