@@ -51,7 +51,7 @@ def small_encoder(texts, n_tokens=6000, n_layers=1, seed=0):
     return tokenizer, transformers.BertModel(config)
 
 
-def main(folder=None, every=4, epochs=8):
+def main(folder=None, every=24, epochs=6):
     """Train on each `every`-th document; return the evaluations."""
     data = load_debtags()
     texts, Y = data.train_texts[::every], data.Y_train[::every]
