@@ -201,10 +201,6 @@ def _ranges(ends, n_ranks):
     return [slice(a, b) for a, b in itertools.pairwise([0, *ends, n_ranks])]
 
 
-def _mix(proba, scores):
-    return (1 - MIX) * proba + MIX * expit(scores)
-
-
 def _group_scores(state, labels, scores, groups=None):
     """Log-odds by the maps of the groups: those of the labels, or given for each pair.
 
@@ -216,7 +212,7 @@ def _group_scores(state, labels, scores, groups=None):
         return scores
     of_pair = state["groups"][np.maximum(labels, 0)] if groups is None else groups
     values = scores.astype(np.float64)
-    proba = _mix(apply_map(table, of_pair, values), values)
+    proba = apply_map(table, of_pair, values, MIX)
     answered = labels >= 0
     if state["keep_ranking"]:
         proba = falling(proba, scores, answered.sum(axis=1))
@@ -253,7 +249,7 @@ def apply_maps(state, labels, scores, ranks=None, groups=None):
             answered = labels[:, part] >= 0
             if answered.size and answered.all():
                 values = z[:, part].astype(np.float64)
-                proba[:, part] = _mix(apply_map(table, number, values), values)
+                proba[:, part] = apply_map(table, number, values, MIX)
                 continue
             where = np.zeros(scores.shape, dtype=bool)
             where[:, part] = answered
@@ -261,7 +257,7 @@ def apply_maps(state, labels, scores, ranks=None, groups=None):
             stop = np.inf if part.stop is None else part.stop
             where = (ranks >= part.start) & (ranks < stop) & (labels >= 0)
         values = z[where].astype(np.float64)
-        proba[where] = _mix(apply_map(table, number, values), values)
+        proba[where] = apply_map(table, number, values, MIX)
     return proba
 
 

@@ -114,7 +114,7 @@ def make_table(method, maps):
     return {"method": method, "indptr": indptr, "knots": knots[0], "values": knots[1]}
 
 
-def apply_map(table, index, scores):
+def apply_map(table, index, scores, mix=0.0):
     """Probabilities in [0, 1] of scores by the maps of a table; float64.
 
     Parameters
@@ -124,25 +124,31 @@ def apply_map(table, index, scores):
     index : int, or int array of the shape of ``scores``
         Number of the map, of all scores or of each.
     scores : float array
+    mix : float, default=0.0
+        Share of the logistic function, which is mixed in.
     """
     scores = np.ascontiguousarray(scores, dtype=np.float64)
+    out = expit(scores)
     if table["method"] == "isotonic":
         index = np.broadcast_to(np.asarray(index, dtype=np.int32), scores.shape)
         indptr = np.asarray(table["indptr"], dtype=np.int64)
-        out = expit(scores)  # remains where a group has not a single pair
         _interpolate(
             *(np.ascontiguousarray(index).ravel(), scores.ravel(), indptr),
-            *(table["knots"], table["values"], out.reshape(-1)),
+            *(table["knots"], table["values"], float(mix), out.reshape(-1)),
         )
         return out
     features = _features(table["method"], scores)
     coef = np.moveaxis(table["coef"][index], -1, 0)
-    return expit(sum(c * feature for c, feature in zip(coef, features, strict=True)))
+    proba = expit(sum(c * feature for c, feature in zip(coef, features, strict=True)))
+    return (1 - mix) * proba + mix * out
 
 
 @jit
-def _interpolate(index, scores, indptr, knots, values, out):
-    """Piecewise linear functions, constant outside of their knots, which ascend."""
+def _interpolate(index, scores, indptr, knots, values, mix, out):
+    """Piecewise linear functions, constant outside of their knots, which ascend.
+
+    ``out`` holds what is mixed in, and what remains where a group has not a single pair.
+    """
     for i in range(len(scores)):
         first, stop = indptr[index[i]], indptr[index[i] + 1]
         if first == stop:
@@ -154,9 +160,10 @@ def _interpolate(index, scores, indptr, knots, values, out):
             low += half * (knots[low + half - 1] <= s)
             left -= half
         if low == first:
-            out[i] = values[first]
+            value = values[first]
         elif low == stop:
-            out[i] = values[stop - 1]
+            value = values[stop - 1]
         else:
             share = (s - knots[low - 1]) / (knots[low] - knots[low - 1])
-            out[i] = values[low - 1] + share * (values[low] - values[low - 1])
+            value = values[low - 1] + share * (values[low] - values[low - 1])
+        out[i] = (1 - mix) * value + mix * out[i]
