@@ -1,5 +1,6 @@
 """The calibrator: probabilities for whatever ranks labels."""
 
+import itertools
 import numbers
 
 import numpy as np
@@ -271,7 +272,8 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         ends = _grouped.rank_ends(ends, hits, self.min_positives)
         of_pair = _grouped.pair_groups(*chosen, counts, answers.labels, hits)
         self._state = _grouped.fit_maps(
-            self.method, answers, targets, chosen[0], of_pair, ends, self.keep_ranking
+            *(self.method, answers, targets, chosen[0], of_pair, ends, self.keep_ranking),
+            n_jobs=self.n_jobs,
         )
         self.group_of_label_ = self._state["groups"]
         self.rank_ends_ = self._state["rank_ends"]
@@ -284,24 +286,27 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         """Held-out log-likelihood of each grouping: maps of half of the rows, on the other half."""
         n_rows = min(len(hits), max(2, _CHOICE_PAIRS // hits.shape[1]))
         halves = np.array_split(rng.permutation(len(hits))[:n_rows], 2)
-        totals = dict.fromkeys(names, 0.0)
-        for fit_rows, test_rows in (halves, halves[::-1]):
+
+        def likelihood(task):
+            (fit_rows, test_rows), name = task
             learned = TopK(answers.labels[fit_rows], answers.scores[fit_rows])
             tested = TopK(answers.labels[test_rows], answers.scores[test_rows])
             here = _grouped.rank_ends(ends, hits[fit_rows], self.min_positives)
-            for name in names:
-                groups = self._groups(name, learned, hits[fit_rows], counts)
-                of_fit, of_test = (
-                    _grouped.pair_groups(*groups, counts, answers.labels[rows], hits[rows])
-                    for rows in (fit_rows, test_rows)
-                )
-                state = _grouped.fit_maps(
-                    *(self.method, learned, targets[fit_rows], groups[0], of_fit, here),
-                    self.keep_ranking,
-                )
-                totals[name] += 0.5 * _grouped.log_likelihood(
-                    state, tested, targets[test_rows], of_test
-                )
+            groups = self._groups(name, learned, hits[fit_rows], counts)
+            of_fit, of_test = (
+                _grouped.pair_groups(*groups, counts, answers.labels[rows], hits[rows])
+                for rows in (fit_rows, test_rows)
+            )
+            state = _grouped.fit_maps(
+                *(self.method, learned, targets[fit_rows], groups[0], of_fit, here),
+                self.keep_ranking,
+            )
+            return name, _grouped.log_likelihood(state, tested, targets[test_rows], of_test)
+
+        totals = dict.fromkeys(names, 0.0)
+        tasks = itertools.product((halves, halves[::-1]), names)
+        for name, value in map_chunks(likelihood, list(tasks), self.n_jobs):
+            totals[name] += 0.5 * value
         return totals
 
     # ------------------------------------------------------------------ outputs

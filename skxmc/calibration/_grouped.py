@@ -11,6 +11,7 @@ import itertools
 import numpy as np
 from scipy.special import expit, logit
 
+from skxmc._parallel import map_chunks
 from skxmc.calibration._maps import apply_map, fit_map, make_table
 from skxmc.calibration._rows import falling
 
@@ -104,7 +105,7 @@ def rank_ends(ends, targets, min_positives):
     return np.array(kept, dtype=np.int64)
 
 
-def fit_maps(method, answers, targets, groups, pair_groups, ends, keep_ranking=True):
+def fit_maps(method, answers, targets, groups, pair_groups, ends, keep_ranking=True, n_jobs=None):
     """Fit the maps of the groups, and on what they return those of the ranks.
 
     Parameters
@@ -120,6 +121,8 @@ def fit_maps(method, answers, targets, groups, pair_groups, ends, keep_ranking=T
         As `rank_ends` returns it.
     keep_ranking : bool, default=True
         Whether the labels of a row are to stay in the order of their scores.
+    n_jobs : int or None, default=None
+        Threads; the result does not depend on it.
 
     Returns
     -------
@@ -142,13 +145,17 @@ def fit_maps(method, answers, targets, groups, pair_groups, ends, keep_ranking=T
             fold = np.arange(len(scores)) % _FOLDS
             fold_of_pair = np.broadcast_to(fold[:, np.newaxis], scores.shape)[answered][order]
             z = np.empty(scores.shape, dtype=np.float32)
-            for number in range(_FOLDS):
+
+            def fit_fold(number):
                 others, here = fold_of_pair != number, fold == number
                 table = _fit_group_maps(method, s[others], t[others], group[others], n_groups)
                 z[here] = _group_scores(
                     {**state, "group_maps": table},
                     *(answers.labels[here], scores[here], pair_groups[here]),
                 )
+
+            for _ in map_chunks(fit_fold, range(_FOLDS), n_jobs):
+                pass
             scores = z
     if n_groups == 1 or len(ends):
         maps = [
