@@ -2,6 +2,11 @@
 
     python benchmarks/bench_sparse_head.py
 
+With ``--device cuda`` on a GPU: all methods there, "triton fixed" and so on too, with a wait for
+the device at the end of each call; what the processor does between two kernels counts, so a busy
+machine shows in the times of small kernels. The rows go to ``bench_sparse_head_gpu.csv``, with the
+name of the GPU.
+
 Every round measures all methods one after the other, each in a process of its own: the margins of a
 batch (forward), the gradients of weights and inputs by a full gradient of the margins (backward)
 and by one in which a hundredth is not zero, and whole training steps (SGD without momentum) with
@@ -28,8 +33,12 @@ METHODS = (
     *(BASELINE, "torch.mm", "numba fixed", "numba group", "torch fixed", "torch group"),
     *("numba group bfloat16", "numba group float8"),
 )
+GPU_METHODS = (
+    *(BASELINE, "torch.mm", "torch fixed", "torch group", "triton fixed", "triton group"),
+    *("triton fixed bfloat16", "triton group bfloat16", "triton group float8"),
+)
 LAYOUTS = ("fixed", "group", "dense")
-BACKENDS = ("numba", "torch", "reference")
+BACKENDS = ("numba", "torch", "triton", "reference")
 PRECISIONS = ("float32", "bfloat16", "float8")
 #: What is timed, and its multiplications and additions per weight and row.
 PHASES = {"forward": 2, "backward": 4, "backward_sparse": 4, "step_bce": 6, "step_hinge": 6}
@@ -38,29 +47,37 @@ PHASES = {"forward": 2, "backward": 4, "backward_sparse": 4, "step_bce": 6, "ste
 def main():
     """Parse the command line, measure, report."""
     parser = harness.parser(__doc__, data=False, params=False, rounds=5)
-    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="METHOD")
+    parser.add_argument("--methods", nargs="+", default=None, metavar="METHOD")
+    parser.add_argument("--device", default="cpu", help='"cpu" or "cuda"')
     parser.add_argument("--n-labels", type=int, default=131_072)
     parser.add_argument("--n-inputs", type=int, default=768)
     parser.add_argument("--fan-in", type=int, default=64)
     parser.add_argument("--group-size", type=int, default=16)
     parser.add_argument("--batch", type=int, default=128, help="rows")
     parser.add_argument("--least-s", type=float, default=2.0, help="seconds a phase is repeated")
-    parser.add_argument("--most", type=int, default=15, help="repetitions of a phase at most")
+    parser.add_argument(
+        "--most", type=int, help="repetitions of a phase at most; default: 15, on a GPU 300"
+    )
     parser.add_argument("--peak-size", type=int, default=4096, help="of the square matrices")
     args = parser.parse_args()
-    methods = {name: parse(name) for name in args.methods}
+    names = args.methods or (METHODS if args.device == "cpu" else GPU_METHODS)
+    methods = {name: {**parse(name), "device": args.device} for name in names}
     shape = {
         name: getattr(args, name)
         for name in ("n_labels", "n_inputs", "fan_in", "group_size", "batch")
     }
-    repeat = {"least_s": args.least_s, "most": args.most}
-    with harness.Session(args, __file__) as session:
+    # Kernels of a millisecond have to keep a GPU busy until its clock is that of its work.
+    most = args.most or (15 if args.device == "cpu" else 300)
+    repeat = {"least_s": args.least_s, "most": most}
+    with Session(args, __file__) as session:
         for name, method in methods.items():  # compiles our kernels
             if method["backend"] == "numba":
                 quick = {"least_s": 0, "most": 1, "threads": args.threads}
                 session.attempt(*(name, "measure"), **method, **shape, **quick)
         for r in range(args.rounds):
-            peak = session.call("peak", size=args.peak_size, threads=args.threads)
+            peak = session.call(
+                "peak", size=args.peak_size, threads=args.threads, device=args.device
+            )
             session.add("peak", peak, round=r)
             for name, method in methods.items():
                 result = session.attempt(
@@ -79,6 +96,16 @@ def main():
             raise SystemExit("Nothing was measured:\n" + "\n".join(session.failures.values()))
         session.save()
         report(session, methods)
+
+
+class Session(harness.Session):
+    """A run of this benchmark; what was measured on a GPU is kept in a file of its own."""
+
+    @property
+    def csv(self):
+        """The file that rows are appended to."""
+        usual = super().csv
+        return usual if self.args.device == "cpu" else usual.with_stem(f"{usual.stem}_gpu")
 
 
 def parse(name):
@@ -125,13 +152,14 @@ def report(session, methods):
         line["mb"] = harness.median_of(rows, "layer_mb")
         times.append(line)
         shares.append(share)
+    digits = ".1f" if session.args.device == "cpu" else ".2f"
     time_columns = {
         "method": "method",
-        "forward ms": ("forward", ".1f"),
-        "backward ms": ("backward", ".1f"),
-        "backward, 1 % ms": ("backward_sparse", ".1f"),
-        "step, cross-entropy ms": ("step_bce", ".1f"),
-        "step, squared hinge ms": ("step_hinge", ".1f"),
+        "forward ms": ("forward", digits),
+        "backward ms": ("backward", digits),
+        "backward, 1 % ms": ("backward_sparse", digits),
+        "step, cross-entropy ms": ("step_bce", digits),
+        "step, squared hinge ms": ("step_hinge", digits),
         "gradients not zero %": ("active", ".1f"),
         f"{BASELINE} / this, forward + backward": ("both", ".2f"),
         "step, cross-entropy": ("bce_ratio", ".2f"),
@@ -146,11 +174,13 @@ def report(session, methods):
         share_columns[f"{title} GFLOP/s"] = (phase, ".1f")
         share_columns[f"{title} share"] = (f"{phase}_share", ".1%")
     first = next(row for row in session.rows if row["method"] != "peak")
+    device = f" on {first['device']}" if "device" in first else ""
     peak = harness.median_of(session.of("peak"), "peak_gflops")
     harness.print_report(
         session,
         "Output layer: {n_labels:,} labels, {n_inputs} inputs, fan-in {fan_in}, groups of "
-        "{group_size}, {batch} rows".format(**first),
+        "{group_size}, {batch} rows".format(**first)
+        + device,
         harness.markdown(times, time_columns),
         f"Peak of the machine: {peak:.0f} GFLOP/s (float32 matrix product, median).",
         harness.markdown(shares, share_columns),
@@ -172,7 +202,7 @@ def ratio(rows, others, key):
 
 
 # ------------------------------------------------------------------ workers
-def peak(size, threads):
+def peak(size, threads, device):
     """Return the GFLOP/s of a square float32 matrix product: the best of some."""
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((size, size), dtype=np.float32) for _ in range(2))
@@ -181,43 +211,67 @@ def peak(size, threads):
         import torch
 
         torch.set_num_threads(threads)
-        a, b, product = torch.from_numpy(a), torch.from_numpy(b), torch.mm
+        a, b = torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
+        product = torch.mm
     out = product(a, b)
+    wait = waiter(device)
+    wait()
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
         product(a, b, out=out)
+        wait()
         seconds.append(time.perf_counter() - start)
-    return {"peak_gflops": 2 * size**3 / min(seconds) / 1e9}
+    return {"peak_gflops": 2 * size**3 / min(seconds) / 1e9, **name_of(device)}
 
 
-def measure(backend, layout, precision, threads, least_s, most, **shape):
+def measure(backend, layout, precision, device, threads, least_s, most, **shape):
     """Return the median seconds of each phase of one method."""
     batch = make_batch(shape["batch"], shape["n_inputs"], shape["n_labels"])
     if backend == BASELINE:
-        phases = linear_module(batch, threads)
+        phases = linear_module(batch, threads, device)
     elif backend == "torch.mm":
-        phases = matrix_products(batch, threads)
+        phases = matrix_products(batch, threads, device)
     else:
         fan_in = None if layout == "dense" else shape["fan_in"]
         group_size = shape["group_size"] if layout == "group" else 1
-        phases = sparse_layer(backend, batch, fan_in, group_size, precision, threads)
+        phases = sparse_layer(backend, batch, fan_in, group_size, precision, threads, device)
     result = {}
     for name, entry in phases.items():
         if callable(entry):
-            result[f"{name}_s"] = timed(entry, least_s, most)
+            result[f"{name}_s"] = timed(entry, least_s, most, waiter(device))
         else:
             result[name] = entry
-    return result
+    return {**result, **name_of(device)}
 
 
-def timed(call, least_s, most):
+def name_of(device):
+    """Return the name of a GPU as a column of the results, nothing for the processor."""
+    if device == "cpu":
+        return {}
+    import torch
+
+    return {"device": torch.cuda.get_device_name(device)}
+
+
+def waiter(device):
+    """Return a function that waits until the device has done what it was given."""
+    if device == "cpu":
+        return lambda: None
+    import torch
+
+    return torch.cuda.synchronize
+
+
+def timed(call, least_s, most, wait=lambda: None):
     """Return the median seconds of ``call()`` after a first one; calls may return their own."""
     call()
+    wait()
     seconds, begin = [], time.perf_counter()
     while not seconds or (len(seconds) < most and time.perf_counter() - begin < least_s):
         start = time.perf_counter()
         own = call()
+        wait()
         seconds.append(own if isinstance(own, float) else time.perf_counter() - start)
     return statistics.median(seconds)
 
@@ -242,7 +296,7 @@ def make_batch(n_rows, n_inputs, n_labels, positives=5, seed=0):
     return features, targets, full, few
 
 
-def sparse_layer(backend, batch, fan_in, group_size, precision, threads):
+def sparse_layer(backend, batch, fan_in, group_size, precision, threads, device):
     """Return the phases of a layer of ours.
 
     Weights and biases are such that with squared hinge most negatives are easy, as they are after
@@ -253,7 +307,7 @@ def sparse_layer(backend, batch, fan_in, group_size, precision, threads):
     from skxmc.ops.sparse_head._types import Loss, Optimizer
     from skxmc.ops.sparse_head.initial import initialise, new_state
 
-    suffix = {"numba": "numba_", "torch": "torch_", "reference": "reference"}[backend]
+    suffix = backend if backend == "reference" else f"{backend}_"
     ops = importlib.import_module(f"skxmc.ops.sparse_head.{suffix}")
     features, targets, full, few = batch
     n_labels, n_inputs = targets.shape[1], features.shape[1]
@@ -262,12 +316,16 @@ def sparse_layer(backend, batch, fan_in, group_size, precision, threads):
     state = new_state(part, sgd)
     layer_mb = sum(array.nbytes for array in part[:3] if array is not None) / 1e6
     active = float(np.mean(reference_margins(features, part) > -1))
-    if backend == "torch":
+    if backend in ("torch", "triton"):
         import torch
 
+        from skxmc.ops.sparse_head.torch_arrays import to_device
+
         torch.set_num_threads(threads)
-        part, state = ops.to_device(part, state, "cpu")
-        features, full, few = (torch.from_numpy(array) for array in (features, full, few))
+        part, state = to_device(part, state, device)
+        features, full, few = (
+            torch.from_numpy(array).to(device) for array in (features, full, few)
+        )
     threaded = {"n_jobs": threads} if backend == "numba" else {}
 
     def backward(gradient):
@@ -311,19 +369,20 @@ def reference_margins(features, part, n_labels=64):
     return reference.scores(features, (few,))
 
 
-def linear_module(batch, threads):
+def linear_module(batch, threads, device):
     """Return the phases of torch.nn.Linear with autograd."""
     import torch
 
     torch.set_num_threads(threads)
     features, targets, full, few = batch
-    layer = torch.nn.Linear(features.shape[1], targets.shape[1])
+    wait = waiter(device)
+    layer = torch.nn.Linear(features.shape[1], targets.shape[1], device=device)
     with torch.no_grad():  # as many easy negatives as our layers have
         layer.weight.normal_(0, 0.6 / features.shape[1] ** 0.5)
         layer.bias.fill_(-2)
-    x = torch.from_numpy(features).requires_grad_()
-    full, few = torch.from_numpy(full), torch.from_numpy(few)
-    y = torch.from_numpy(targets.toarray())
+    x = torch.from_numpy(features).to(device).requires_grad_()
+    full, few = torch.from_numpy(full).to(device), torch.from_numpy(few).to(device)
+    y = torch.from_numpy(targets.toarray()).to(device)
     sgd = torch.optim.SGD(layer.parameters(), lr=1e-6)
 
     def forget():
@@ -333,8 +392,10 @@ def linear_module(batch, threads):
     def backward(gradient):
         forget()
         margins = layer(x)
+        wait()
         start = time.perf_counter()
         margins.backward(gradient)
+        wait()
         return time.perf_counter() - start
 
     def step(loss):
@@ -359,14 +420,14 @@ def linear_module(batch, threads):
     }
 
 
-def matrix_products(batch, threads):
+def matrix_products(batch, threads, device):
     """Return the phases of a dense layer as bare matrix products into arrays that are kept."""
     import torch
 
     torch.set_num_threads(threads)
     features, targets, full, _ = batch
-    x, gradient = torch.from_numpy(features), torch.from_numpy(full)
-    weights = torch.randn(targets.shape[1], features.shape[1])
+    x, gradient = torch.from_numpy(features).to(device), torch.from_numpy(full).to(device)
+    weights = torch.randn(targets.shape[1], features.shape[1], device=device)
     margins, d_weights = torch.empty_like(gradient), torch.empty_like(weights)
     d_features = torch.empty_like(x)
 

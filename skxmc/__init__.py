@@ -10,11 +10,16 @@ __version__ = "0.1.0.dev0"
 # Public name -> the module that defines it.
 _PUBLIC_NAMES = {
     "DismecClassifier": "skxmc.linear",
+    "GandalfAugmenter": "skxmc.label_space",
     "IsotonicXMCCalibrator": "skxmc.calibration",
+    "LMTXClassifier": "skxmc.neural",
     "MacroAtKPredictor": "skxmc.decision",
     "ParabelTree": "skxmc.linear",
     "SparseDSTClassifier": "skxmc.neural",
+    "StaticEncoder": "skxmc.neural",
     "TopK": "skxmc.ops.topk",
+    "UniDECClassifier": "skxmc.neural",
+    "XRTransformerClassifier": "skxmc.neural",
     "load_model": "skxmc.io",
     "save_model": "skxmc.io",
 }

@@ -19,9 +19,9 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skxmc.base import (
     XMCClassifierMixin,
-    _as_target_array,
     _binary_topk,
     _class_proba,
+    as_target_array,
     check_k,
     pad_topk,
 )
@@ -438,7 +438,7 @@ class MetaClassifierMixin(XMCClassifierMixin):
         self._validate_params()
         self._fit_done = False
         if not sp.issparse(Y):
-            Y = _as_target_array(Y)
+            Y = as_target_array(Y)
         check_consistent_length(X, Y)
         if _num_samples(X) == 0:
             raise ValueError(

@@ -20,6 +20,7 @@ from skxmc.ops.csr import (
     canonical_csr,
     canonical_indicator,
     canonical_pattern,
+    canonical_targets,
     check_finite,
     subtract_pattern,
     take_rows,
@@ -84,10 +85,11 @@ class XMCClassifierMixin(ClassifierMixin):
     _fit_indicator(X, Y)
         Learn. ``X``: canonical CSR float32 (finite; columns sorted and unique; ``indptr`` int64,
         ``indices`` int32) or C-contiguous ndarray, float32 or float64, finite. ``Y``: canonical CSR
-        uint8 indicator of shape (n_samples, n_columns) with at least one positive. Neither may be
-        written to: they can share memory with the user's arrays. ``n_columns`` is ``n_labels_``,
-        except for two classes, which are one column (is it ``classes_[1]``?). ``n_features_in_``,
-        ``classes_`` and ``n_labels_`` are set already.
+        uint8 indicator of shape (n_samples, n_columns) with at least one positive, or float32 with
+        targets in (0, 1] if the class says ``_accepts_soft_targets = True`` and gets some. Neither
+        may be written to: they can share memory with the user's arrays. ``n_columns`` is
+        ``n_labels_``, except for two classes, which are one column (is it ``classes_[1]``?).
+        ``n_features_in_``, ``classes_`` and ``n_labels_`` are set already.
     _score_topk(X, k, exclude, candidates)
         `TopK` of margins with exactly k columns, ``1 <= k <= n_columns``. At most one of
         ``exclude`` and ``candidates`` is given, as a canonical CSR pattern (stored = in the set),
@@ -159,6 +161,9 @@ class XMCClassifierMixin(ClassifierMixin):
         "max_dense_bytes": [Interval(numbers.Integral, 0, None, closed="left")],
     }
 
+    # Whether a 2-D floating Y may hold probabilities in [0, 1] (soft targets) beside 0 and 1.
+    _accepts_soft_targets = False
+
     # ------------------------------------------------------------------ for the derived class
 
     def _fit_indicator(self, X, Y):
@@ -187,7 +192,8 @@ class XMCClassifierMixin(ClassifierMixin):
         Y : {sparse array or matrix, array-like} of shape (n_samples, n_labels) or (n_samples,)
             0/1 indicator (boolean, integer or floating), or one class a row (numbers or strings). A
             column vector of shape (n_samples, 1) is read as one class a row, with a warning; a
-            sparse ``Y`` of one column is one label.
+            sparse ``Y`` of one column is one label. Estimators that say so take soft targets in
+            [0, 1] too.
 
         Returns
         -------
@@ -213,7 +219,7 @@ class XMCClassifierMixin(ClassifierMixin):
         self._fit_done = False  # a fit that fails must not leave half a model that predicts
         X = self._check_X(X, reset=True)
         if not sp.issparse(Y):
-            Y = _as_target_array(Y)
+            Y = as_target_array(Y)
         check_consistent_length(X, Y)
         Y = self._encode_target(Y)
         self._fit_indicator(X, Y, **fit_arguments)
@@ -225,7 +231,8 @@ class XMCClassifierMixin(ClassifierMixin):
         if Y.ndim == 2:
             if Y.shape[1] == 0:
                 raise ValueError(f"Y has no labels: its shape is {Y.shape}.")
-            indicator = canonical_indicator(Y)
+            canonical = canonical_targets if self._accepts_soft_targets else canonical_indicator
+            indicator = canonical(Y)
             if indicator.nnz == 0:
                 raise ValueError("Y has no positive at all: nothing can be learned from it.")
             self._target_kind = "sparse" if sp.issparse(Y) else "dense"
@@ -242,7 +249,7 @@ class XMCClassifierMixin(ClassifierMixin):
                 )
             self._target_kind = "binary" if len(classes) == 2 else "multiclass"
             self.classes_ = classes
-            indicator = _one_hot(codes, len(classes))
+            indicator = one_hot(codes, len(classes))
         self.n_labels_ = len(self.classes_)
         return indicator
 
@@ -519,7 +526,7 @@ class XMCClassifierMixin(ClassifierMixin):
         )
 
 
-def _as_target_array(Y):
+def as_target_array(Y):
     """``Y`` as an ndarray of one or two dimensions, refused with what can be said about it."""
     try:
         Y = np.asarray(Y)
@@ -542,7 +549,7 @@ def _numeric_dtype(dtype):
     return np.dtype(np.int64) if dtype.kind == "O" else np.dtype(dtype)
 
 
-def _one_hot(codes, n_classes):
+def one_hot(codes, n_classes):
     """One column a class; a single one for two classes."""
     if n_classes == 2:
         return canonical_indicator(codes[:, None] == 1)

@@ -4,7 +4,13 @@ Wrong input raises `ValueError` or `TypeError`, as everywhere in scikit-learn. T
 for what a caller may want to catch and treat: a refusal to allocate, and files that cannot be used.
 """
 
-__all__ = ["CheckpointError", "DenseOutputError", "MemoryLimitError", "ModelFormatError"]
+__all__ = [
+    "CheckpointError",
+    "DenseOutputError",
+    "MemoryLimitError",
+    "ModelFormatError",
+    "TeacherError",
+]
 
 
 class MemoryLimitError(MemoryError):
@@ -54,5 +60,16 @@ class ModelFormatError(ValueError):
     --------
     >>> from skxmc.exceptions import ModelFormatError
     >>> issubclass(ModelFormatError, ValueError)
+    True
+    """
+
+
+class TeacherError(RuntimeError):
+    """A teacher (`skxmc.neural.ChatTeacher`) cannot be asked: refused, or not reached.
+
+    Examples
+    --------
+    >>> from skxmc.exceptions import TeacherError
+    >>> issubclass(TeacherError, RuntimeError)
     True
     """

@@ -35,7 +35,7 @@ LAYERS = {
     "label_space": (*_FOUNDATION, "datasets"),
     "model_selection": (*_FOUNDATION, "datasets", "label_space"),
     "linear": (*_FOUNDATION, "datasets", "label_space"),
-    "neural": (*_FOUNDATION, "datasets", "label_space"),
+    "neural": (*_FOUNDATION, "datasets", "label_space", "linear"),
     # what calibration and decision share as meta-estimators
     "_meta": (*_FOUNDATION, "label_space", "model_selection"),
     "calibration": (*_FOUNDATION, "_meta", "label_space", "model_selection", "linear", "neural"),

@@ -24,7 +24,7 @@ import scipy.sparse as sp
 
 import skxmc
 from skxmc.exceptions import ModelFormatError
-from skxmc.io import _arrays
+from skxmc.io import _arrays, _vectorizers
 
 FORMAT = "skxmc-model"
 FORMAT_VERSION = 1
@@ -34,9 +34,13 @@ MODEL_CLASSES = {
     "DismecClassifier": "skxmc.linear",
     "FrozenEstimator": "sklearn.frozen",
     "IsotonicXMCCalibrator": "skxmc.calibration",
+    "LMTXClassifier": "skxmc.neural",
     "MacroAtKPredictor": "skxmc.decision",
     "ParabelTree": "skxmc.linear",
     "SparseDSTClassifier": "skxmc.neural",
+    "StaticEncoder": "skxmc.neural",
+    "UniDECClassifier": "skxmc.neural",
+    "XRTransformerClassifier": "skxmc.neural",
 }
 
 _HEADER = "model.json"
@@ -220,6 +224,8 @@ class _Encoder:
         """Return the JSON value for ``value``; ``where`` names it in files and messages."""
         if value is None or isinstance(value, (bool, int, str)):
             return value
+        if isinstance(value, Path):  # comes back as a string
+            return str(value)
         if isinstance(value, np.generic):
             if value.dtype.kind in "biuf":
                 number = self.encode(value.item(), where)
@@ -244,13 +250,31 @@ class _Encoder:
             return self._encode_sparse(value, where, weights)
         if type(value).__name__ in MODEL_CLASSES:
             return self._encode_estimator(value, where)
+        if _vectorizers.is_vectorizer(value):
+            return self._encode_vectorizer(value, where)
         raise TypeError(_not_stored(where, value))
+
+    def _encode_vectorizer(self, vectorizer, where):
+        params, terms, idf = _vectorizers.vectorizer_parts(vectorizer)
+        return {
+            _TAG: "vectorizer",
+            "class": type(vectorizer).__name__,
+            "params": {k: self.encode(v, f"{where}.{k}") for k, v in params.items()},
+            "terms": terms,
+            "idf": None if idf is None else self._encode_array(idf, f"{where}.idf", False),
+        }
 
     def _encode_estimator(self, model, where):
         prefix = f"{where}." if where else ""
-        params = model.get_params(deep=False)
+        names = type(model)._get_param_names()
+        left_out = getattr(type(model), "_params_not_stored", ())
+        params = {
+            name: value
+            for name, value in model.get_params(deep=False).items()
+            if name not in left_out
+        }
         # As for pickle: what an estimator leaves out there it leaves out here.
-        state = {k: v for k, v in model.__getstate__().items() if k not in params}
+        state = {k: v for k, v in model.__getstate__().items() if k not in names}
         weights = getattr(type(model), "_weight_attributes", ())
         self.has_weights = self.has_weights or any(name in state for name in weights)
         return {
@@ -391,6 +415,11 @@ class _Decoder:
         return _arrays.make_compressed(
             data, indices, indptr, shape, format=format, matrix=bool(value["matrix"])
         )
+
+    def _decode_vectorizer(self, value, where):
+        params = {k: self.decode(v, f"{where}.{k}") for k, v in value["params"].items()}
+        idf = self.decode(value["idf"], f"{where}.idf")
+        return _vectorizers.make_vectorizer(value["class"], params, value["terms"], idf)
 
     def _decode_estimator(self, value, where):
         cls = _model_class(value["class"])

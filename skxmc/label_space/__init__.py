@@ -1,7 +1,9 @@
 """What is known of the labels before any model is trained."""
 
 from skxmc.label_space._clustering import build_tree
+from skxmc.label_space._cooccurrence import label_targets, symmetrized_cooccurrence
 from skxmc.label_space._features import label_features
+from skxmc.label_space._gandalf import GandalfAugmenter
 from skxmc.label_space._groups import label_groups
 from skxmc.label_space._growth import TreeGrowth, grow_tree
 from skxmc.label_space._meta_labels import meta_labels
@@ -23,6 +25,7 @@ from skxmc.label_space._tree import LabelTree
 
 __all__ = [
     "PROPENSITY_CONSTANTS",
+    "GandalfAugmenter",
     "GivenPropensity",
     "JPVPropensity",
     "JointPropensity",
@@ -39,5 +42,7 @@ __all__ = [
     "jpv_propensity",
     "label_features",
     "label_groups",
+    "label_targets",
     "meta_labels",
+    "symmetrized_cooccurrence",
 ]

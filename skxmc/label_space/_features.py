@@ -4,7 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from skxmc._parallel import effective_n_jobs
-from skxmc.ops.csr import canonical_csr, canonical_indicator
+from skxmc.ops.csr import canonical_csr, canonical_targets
 from skxmc.ops.row_sums import sum_row_groups, unit_rows
 
 _METHODS = ("pifa", "text", "pifa+text", "cooccurrence", "pifa+cooccurrence")
@@ -20,7 +20,8 @@ def label_features(X, Y, method="pifa", *, row_norm=True, label_text=None, n_job
 
         Z_l = v_l / \|v_l\|, \qquad v_l = \sum_{i: Y_{il} = 1} X_i / \sqrt{n_i}
 
-    with :math:`n_i` the number of labels of row :math:`i`, or 1 if ``row_norm`` is False.
+    with :math:`n_i` the number of labels of row :math:`i`, or 1 if ``row_norm`` is False. With soft
+    targets each row is weighted with its target, and :math:`n_i` is their sum.
     ``"text"`` takes what is given as ``label_text``. ``"cooccurrence"`` is the output space
     representation of Bonsai: how often each label occurs with each other, :math:`Y_l^T Y`. With a
     plus, the two vectors of length one are put side by side, and the whole is scaled to length one
@@ -31,9 +32,9 @@ def label_features(X, Y, method="pifa", *, row_norm=True, label_text=None, n_job
     X : sparse or dense matrix of shape (n_samples, n_features)
         Features of the training rows, usually of length one each. Not used by ``"text"`` and
         ``"cooccurrence"``, and may be None there.
-    Y : 0/1 matrix of shape (n_samples, n_labels)
-        Labels of the training rows, sparse or dense. ``"text"`` takes from it only the number of
-        labels.
+    Y : matrix of shape (n_samples, n_labels)
+        Labels of the training rows, 0/1 or soft targets in [0, 1], sparse or dense. ``"text"``
+        takes from it only the number of labels.
     method : {"pifa", "text", "pifa+text", "cooccurrence", "pifa+cooccurrence"}, default="pifa"
         What describes a label.
     row_norm : bool, default=True
@@ -56,7 +57,7 @@ def label_features(X, Y, method="pifa", *, row_norm=True, label_text=None, n_job
     ------
     ValueError
         If ``method`` is unknown, ``label_text`` is missing, superfluous or of another length, X and
-        Y differ in their number of rows, Y holds other values than 0 and 1, or a feature is NaN or
+        Y differ in their number of rows, Y holds values outside [0, 1], or a feature is NaN or
         infinite.
     TypeError
         If a label text is not a str.
@@ -89,7 +90,7 @@ def label_features(X, Y, method="pifa", *, row_norm=True, label_text=None, n_job
     if method not in _METHODS:
         raise ValueError(f"method must be one of {_METHODS}, got {method!r}.")
     n_jobs = effective_n_jobs(n_jobs)
-    Y = canonical_indicator(Y)
+    Y = canonical_targets(Y)
     parts = method.split("+")
     if ("text" in parts) != (label_text is not None):
         raise ValueError(
@@ -123,6 +124,8 @@ def _as_csr(values, name):
 def _pifa(X, Y, row_norm, n_jobs):
     if X.shape[0] != Y.shape[0]:
         raise ValueError(f"X has {X.shape[0]} rows, but Y has {Y.shape[0]}.")
+    if Y.dtype != np.uint8:
+        return _soft_pifa(X, Y, row_norm)
     n_labels_of = np.diff(Y.indptr)
     row_weight = (
         1.0 / np.sqrt(np.maximum(n_labels_of, 1)) if row_norm else np.ones(len(n_labels_of))
@@ -131,6 +134,15 @@ def _pifa(X, Y, row_norm, n_jobs):
     return unit_rows(
         sum_row_groups(X, by_label.indices, by_label.indptr, row_weight, n_jobs=n_jobs)
     )
+
+
+def _soft_pifa(X, Y, row_norm):
+    weights = sp.csr_array((Y.data, Y.indices, Y.indptr), shape=Y.shape)
+    if row_norm:
+        n_labels_of = weights.sum(axis=1)
+        scale = 1 / np.sqrt(np.where(n_labels_of > 0, n_labels_of, 1))
+        weights = weights.multiply(scale[:, None])
+    return unit_rows(canonical_csr(sp.csr_array(weights).T.tocsr() @ X))
 
 
 def _text(label_text, n_labels):

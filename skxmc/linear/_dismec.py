@@ -59,6 +59,10 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
     labels share each pass over the rows, and a label is solved on a working set of rows in the
     coordinates of the features that they hold (`skxmc.ops.linear_solver`).
 
+    A floating ``Y`` may hold soft targets :math:`t \in (0, 1]`, such as `GandalfAugmenter` makes.
+    The loss of such a pair, with the score :math:`s`, is :math:`t c_{ij} \ell(s) + (1 - t)
+    \ell(-s)`: the mean of the loss over labels that are drawn with the probability t.
+
     Parameters
     ----------
     C : float, default=1.0
@@ -141,7 +145,8 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
     ------
     ValueError
         For input that `skxmc.base.XMCClassifierMixin` refuses, weights or propensities out of
-        range or of the wrong length, a device that does not exist, ``backend="numba"`` with a GPU.
+        range or of the wrong length, a device that does not exist, ``backend="numba"`` with a GPU,
+        soft targets with ``backend="torch"``.
     ImportError
         If torch is asked for and not installed.
     MemoryLimitError
@@ -217,6 +222,7 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
     }
 
     _weight_attributes = ("coef_",)
+    _accepts_soft_targets = True
 
     def __init__(
         self,
@@ -272,6 +278,11 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
     def _fit_indicator(self, X, Y):
         place = choose_place(self.backend, self.device)
         self.backend_ = place.backend
+        if place.backend == "torch" and Y.dtype != np.uint8:
+            raise ValueError(
+                'Y holds soft targets, which backend="torch" cannot train on: use '
+                'backend="numba", or a Y of 0 and 1.'
+            )
         n_jobs = effective_n_jobs(self.n_jobs) if place.backend == "numba" else 1
         n_features = X.shape[1]
         n_columns = Y.shape[1]
@@ -304,8 +315,10 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
 
     def _task(self, X, Y):
         counts = np.bincount(Y.indices, minlength=Y.shape[1])
+        soft = Y.dtype != np.uint8
+        expected = np.bincount(Y.indices, Y.data, minlength=Y.shape[1]) if soft else counts
         weights = positive_weights(
-            self.weighting, counts, X.shape[0], propensity=self.propensity, beta=self.beta
+            self.weighting, expected, X.shape[0], propensity=self.propensity, beta=self.beta
         )
         # Frequent labels first: they take longest, so the last shards are short and even.
         labels = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
@@ -320,6 +333,7 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
             rows,
             indptr,
             task.rows[source],
+            **({} if task.targets is None else {"pos_targets": task.targets[source]}),
             loss=self.loss,
             start=self.init,
             C=self.C,
@@ -539,6 +553,7 @@ class _Task(NamedTuple):
     labels: np.ndarray
     indptr: np.ndarray  # positive rows of labels[l]: rows[indptr[l]:indptr[l + 1]], ascending
     rows: np.ndarray
+    targets: np.ndarray | None  # of each positive; None: all 1
     weights: np.ndarray
 
 
@@ -569,7 +584,8 @@ def _rows_by_label(Y, counts, labels):
     lengths = counts[labels]
     indptr = np.concatenate(([0], np.cumsum(lengths)))
     source = np.repeat(by_label.indptr[labels] - indptr[:-1], lengths) + np.arange(indptr[-1])
-    return indptr.astype(np.int64), by_label.indices[source].astype(np.int32)
+    targets = None if Y.dtype == np.uint8 else by_label.data[source]
+    return indptr.astype(np.int64), by_label.indices[source].astype(np.int32), targets
 
 
 def _work_bytes(X, Y, n_jobs, place):

@@ -28,7 +28,7 @@ from skxmc.linear._tree_weights import (
 )
 from skxmc.ops import tree_search
 from skxmc.ops._device import BACKENDS, choose_place, place_for_prediction
-from skxmc.ops.csr import canonical_csr, canonical_indicator, canonical_pattern
+from skxmc.ops.csr import canonical_csr, canonical_pattern, canonical_targets
 
 __all__ = ["PRESETS", "ParabelTree", "PathStep"]
 
@@ -116,6 +116,13 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
     :math:`\ell` is the squared hinge or the logistic loss. A label's score is the product of the
     edge probabilities on its path. Training and prediction so cost O(log L) instead of O(L): a row
     is compared with the children of the few nodes that a search visits.
+
+    A floating ``Y`` may hold soft targets in (0, 1], such as `GandalfAugmenter` makes. The target
+    of a row at a node, :math:`t_v`, is the largest of the labels below. A node sees the row with
+    the target :math:`t_u` in a share of :math:`t_u`, so the loss of its child v is
+    :math:`t_v \ell(s) + (t_u - t_v) \ell(-s)` times the costs: the mean of the loss over labels
+    that are drawn with one random number for the row. Rows that come from a matcher or
+    ``negatives`` count with :math:`t_u = 1`, as at the root.
 
     Parameters
     ----------
@@ -336,6 +343,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         "verbose": ["verbose"],
     }
     _weight_attributes = ("tree_weights",)
+    _accepts_soft_targets = True
 
     def __init__(
         self,
@@ -585,13 +593,17 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
     def _positives(self, tree, Y, relevance):
         if relevance is not None:
             relevance = _aligned_relevance(relevance, Y)
-        return _tree_training.positive_costs(
+        positives = _tree_training.positive_costs(
             tree,
             _tree_training.node_rows(tree, Y.indptr, Y.indices, relevance),
             Y.shape[0],
             self._setting("relevance"),
             self._setting("relevance_norm"),
         )
+        if Y.dtype == np.uint8:
+            return positives
+        soft = _tree_training.node_rows(tree, Y.indptr, Y.indices, Y.data, largest=True)
+        return positives._replace(target=soft.value)
 
     # ------------------------------------------------------------------ memory
 
@@ -720,7 +732,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         if self._target_kind not in ("sparse", "dense"):
             raise ValueError("add_labels needs a model that was fitted with a 2-D indicator Y.")
         X = self._check_X(X, reset=False)
-        Y = canonical_indicator(Y if sp.issparse(Y) else np.asarray(Y))
+        Y = canonical_targets(Y if sp.issparse(Y) else np.asarray(Y))
         check_consistent_length(X, Y)
         if Y.shape[1] <= self.n_labels_:
             raise ValueError(

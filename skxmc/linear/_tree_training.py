@@ -40,6 +40,7 @@ class NodeRows(NamedTuple):
     indptr: np.ndarray
     rows: np.ndarray
     value: np.ndarray  # relevance of the node for the row
+    target: np.ndarray | None = None  # soft target; None: 1
 
 
 # ------------------------------------------------------------------ rows and costs of the nodes
@@ -57,8 +58,8 @@ def _count_paths(indptr, labels, leaf_of, parent, stamp, counts):
 
 
 @jit
-def _fill_paths(indptr, labels, relevance, leaf_of, parent, slot, fill, rows, value):
-    """Sum the relevance of the labels below each node (XR-Transformer eq. 6)."""
+def _fill_paths(indptr, labels, relevance, largest, leaf_of, parent, slot, fill, rows, value):
+    """Sum of the relevance of the labels below each node (XR-Transformer eq. 6), or largest."""
     for i in range(len(indptr) - 1):
         for p in range(indptr[i], indptr[i + 1]):
             v = leaf_of[labels[p]]
@@ -70,13 +71,14 @@ def _fill_paths(indptr, labels, relevance, leaf_of, parent, slot, fill, rows, va
                     slot[v] = k
                     rows[k] = i
                     value[k] = np.float32(0)
-                value[k] += relevance[p]
+                value[k] = max(value[k], relevance[p]) if largest else value[k] + relevance[p]
                 v = parent[v]
 
 
-def node_rows(tree, indptr, labels, relevance=None):
+def node_rows(tree, indptr, labels, relevance=None, *, largest=False):
     """Rows and relevance of all nodes from CSR rows of labels (1 a label without ``relevance``).
 
+    The relevance of a node is the sum over the labels below it, or their ``largest``.
     O(stored entries times depth).
     """
     n_nodes = tree.n_nodes
@@ -93,6 +95,7 @@ def node_rows(tree, indptr, labels, relevance=None):
         indptr,
         labels,
         relevance,
+        largest,
         tree.leaf_of,
         tree.parent,
         slot,
@@ -144,7 +147,7 @@ def train_tree(
     X : csr_array
         Canonical, float32.
     positives : NodeRows
-        From `node_rows`; ``value`` is the cost of each positive.
+        From `node_rows`; ``value`` is the cost of each positive, ``target`` its soft target.
     task : TreeTask
     given : NodeRows, optional
         Further rows that the nodes shall see.
@@ -169,6 +172,10 @@ def train_tree(
     whose ``n_matcher`` best nodes of its level it is among (matcher-aware), the given ones, or any
     union of these; a row that is in none of them but has a positive label below v joins as that
     child's positive only. The root sees all rows.
+
+    With soft targets t, teacher forcing shows node u a row in a share of t_u, and the other ways in
+    full: r_u = 1. The cost of a row at child v of u is t_v as a positive, and r_u - t_v as a
+    negative, each times what it costs with hard targets.
     """
     trainer = _Trainer(tree, X, positives, task, given, n_jobs, advance)
     if kept is not None:
@@ -235,22 +242,31 @@ class _Trainer:
         self.solvers = queue.SimpleQueue()
 
     def _rows(self, v):
-        """Rows of node v, ascending, and which of them are negatives for its children."""
+        """Rows of node v, ascending, and which of them are negatives for its children.
+
+        With soft targets: in what share of the cases they are.
+        """
         n = self.X.shape[0]
         if v == 0:
             return np.arange(n, dtype=np.int32), np.ones(n, bool)
         positives = _slice(self.positives, v)
-        sets = [positives] if self.task.teacher else []
-        for source in (self.matched, self.given):
-            if source is not None:
-                sets.append(_slice(source, v))
-        if self.task.teacher and len(sets) == 1:
-            return positives, np.ones(len(positives), bool)
-        shared = np.unique(np.concatenate([_NO_ROWS, *sets]))
+        others = [_slice(s, v) for s in (self.matched, self.given) if s is not None]
+        if self.positives.target is None:
+            if self.task.teacher and not others:
+                return positives, np.ones(len(positives), bool)
+            sets = [positives, *others] if self.task.teacher else others
+            shared = np.unique(np.concatenate([_NO_ROWS, *sets]))
+            if self.task.teacher:
+                return shared, np.ones(len(shared), bool)
+            rows = np.union1d(shared, positives)
+            return rows, np.isin(rows, shared, assume_unique=True)
+        rows = np.unique(np.concatenate([positives, *others]))
+        share = np.zeros(len(rows), np.float32)
         if self.task.teacher:
-            return shared, np.ones(len(shared), bool)
-        rows = np.union1d(shared, positives)
-        return rows, np.isin(rows, shared, assume_unique=True)
+            share[np.searchsorted(rows, positives)] = _targets(self.positives, v)
+        for other in others:
+            share[np.searchsorted(rows, other)] = 1
+        return rows, share
 
     def train(self, nodes):
         """Train the children of these nodes, the most work first."""
@@ -313,12 +329,21 @@ class _Trainer:
         except queue.Empty:
             solver = SiblingSolver(self.X.indptr, self.X.indices, self.X.data, self.X.shape[1])
         task = self.task
+        places = np.searchsorted(rows, self.positives.rows[entries]).astype(np.int32)
+        costs, twin_costs = self.positives.value[entries], None
+        if self.positives.target is not None:
+            target = self.positives.target[entries]
+            costs = costs * target
+            twin_costs = np.maximum(negatives[places] - target, np.float32(0))
+            if v == 0:
+                negatives = negatives.astype(np.float32)
         solution = solver.solve(
             rows,
             indptr - indptr[0],
-            np.searchsorted(rows, self.positives.rows[entries]).astype(np.int32),
-            self.positives.value[entries],
+            places,
+            costs,
             negatives,
+            twin_costs=twin_costs,
             loss=task.loss,
             C=task.C,
             negative_cost=task.negative_cost,
@@ -411,6 +436,10 @@ def _take_all(kinds, kind, dtype):
         start += len(array)
         arrays[number] = None
     return whole
+
+
+def _targets(nodes, v):
+    return nodes.target[nodes.indptr[v] : nodes.indptr[v + 1]]
 
 
 def _slice(nodes, v):

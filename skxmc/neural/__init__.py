@@ -1,5 +1,26 @@
-"""Neural estimators: sparse output layers on features, hidden layers or text encoders."""
+"""Neural estimators: sparse output layers, dual encoders, fine-tuned text encoders, zero-shot."""
 
+from skxmc.neural._lmtx import LMTXClassifier
 from skxmc.neural._sparse_dst import SparseDSTClassifier
+from skxmc.neural._static import StaticEncoder
+from skxmc.neural._teachers import ChatTeacher
+from skxmc.neural._unidec import UniDECClassifier
+from skxmc.neural._xr_transformer import XRTransformerClassifier
 
-__all__ = ["SparseDSTClassifier"]
+__all__ = [
+    "ChatTeacher",
+    "LMTXClassifier",
+    "SparseDSTClassifier",
+    "StaticEncoder",
+    "TransformersTeacher",
+    "UniDECClassifier",
+    "XRTransformerClassifier",
+]
+
+
+def __getattr__(name):
+    if name == "TransformersTeacher":  # it needs torch
+        from skxmc.neural.torch_teacher import TransformersTeacher
+
+        return TransformersTeacher
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

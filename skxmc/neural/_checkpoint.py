@@ -26,24 +26,35 @@ class Checkpoint:
         self.folder = Path(folder) / digest
         self.path = self.folder / "training.npz"
 
+    def agree(self, code):
+        """The largest of the numbers that the processes of a training say: here it is one."""
+        return code
+
     def write(self, trainer):
         """Replace the checkpoint by the present state."""
-        arrays, meta = trainer.state()
+        self.save(*trainer.state())
+
+    def save(self, arrays, meta):
+        """Replace the checkpoint by what `Trainer.state` returned."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_arrays_atomic(self.path, arrays, meta=meta)
 
     def restore(self, trainer):
         """Set the trainer to what was written, if anything was; say whether."""
-        if not self.path.exists():
-            return False
         try:
-            trainer.load_state(*read_arrays(self.path))
+            saved = self.read()
+            if saved is not None:
+                trainer.load_state(*saved)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(
                 f"The checkpoint {self.path} cannot be used ({error}): delete it to have the "
                 "training begin anew."
             ) from error
-        return True
+        return saved is not None
+
+    def read(self):
+        """Arrays and meta of what was written; None where nothing was."""
+        return read_arrays(self.path) if self.path.exists() else None
 
     def remove(self):
         """Delete it: the fit is complete."""

@@ -1,25 +1,24 @@
 """Fronts: what turns rows into the features of the output layer. Here those on NumPy arrays.
 
-A front has ``n_outputs`` and the methods of `IdentityFront`. The training loop calls
-``forward(training=True)``, ``backward`` and ``step`` once each for every batch, in this order.
+A front has ``n_outputs`` and the methods of `IdentityFront`. A training step is
+``forward(training=True)`` and ``backward``, in pairs, and one ``step``: the gradients of several
+pairs add up.
 """
 
 import numpy as np
 import scipy.sparse as sp
 
 from skxmc._parallel import effective_n_jobs, map_chunks
+from skxmc.io._arrays import make_compressed
 from skxmc.label_space import meta_labels
-from skxmc.neural import _hidden_kernels
+from skxmc.neural import _hidden_kernels, _row_adam
 from skxmc.ops.csr import take_rows
 
-# Second moments of Adam at their start are 0: this keeps the first steps finite.
-_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+# Rows whose products with all rows of a batch exist at a time.
+_NORM_ROWS = 256
 
 # Rows from which the mean and the deviation of a new hidden unit are taken, about.
 _STATISTICS_ROWS = 4096
-
-# Chunks of rows or features, at most and of so many numbers at least.
-_CHUNKS, _CHUNK_SIZE = 16, 1 << 15
 
 
 class IdentityFront:
@@ -38,6 +37,10 @@ class IdentityFront:
         self.n_outputs = n_outputs
         self.scale = np.float32(scale)
         self.dropout = dropout
+
+    def prepare(self, X):
+        """Rows as `forward` takes them, canonical already: as they are."""
+        return X
 
     def forward(self, batch, *, training=False, seed=None):
         """Features of a batch of rows, float32 of shape (n_rows, n_outputs).
@@ -68,7 +71,7 @@ class IdentityFront:
 
     def model(self):
         """What prediction needs: a dictionary of NumPy arrays."""
-        return {"scale": np.array([self.scale])}
+        return {"scale": np.array([self.scale]), "n_outputs": np.array([self.n_outputs])}
 
     def state(self):
         """Parameters and optimiser: a dictionary of arrays, not copied."""
@@ -90,16 +93,19 @@ class HiddenLayerFront:
     bias : float32 array of shape (n_outputs,)
     dropout : float, default=0.0
         Share of the units set to 0 in training; the others are divided by one less this.
+    max_grad_norm : float or None, default=None
+        Longer gradients (over weights and biases) are scaled to this length.
     n_jobs : int or None, default=None
         Threads; the result does not depend on it.
     """
 
-    def __init__(self, weights, bias, *, dropout=0.0, n_jobs=None):
+    def __init__(self, weights, bias, *, dropout=0.0, max_grad_norm=None, n_jobs=None):
         self.weights, self.bias = weights, bias
         self.n_outputs = weights.shape[1]
-        self.dropout = dropout
+        self.dropout, self.max_grad_norm = dropout, max_grad_norm
         self.n_jobs = effective_n_jobs(n_jobs)
         self._moments = None
+        self._pairs = []  # batches since the last step, with the gradients of their sums
 
     def forward(self, batch, *, training=False, seed=None):
         if sp.issparse(batch):
@@ -133,67 +139,41 @@ class HiddenLayerFront:
         def compute(rows):
             kernel(*arrays, self.weights, self.bias, rows.start, rows.stop, out)
 
-        for _ in map_chunks(compute, _chunks(*out.shape), n_jobs):
+        for _ in map_chunks(compute, _row_adam.chunks(*out.shape), n_jobs):
             pass
         return out
 
     def backward(self, gradient):
-        self._gradient = gradient * self._slope
+        self._pairs.append((self._batch, gradient * self._slope))
 
     def step(self, learning_rate):
+        if not self._pairs:
+            return
+        batch, gradient = joined(self._pairs)
+        self._pairs = []
+        if self.max_grad_norm is not None:
+            norm = gradient_norm(batch, gradient)
+            if norm > self.max_grad_norm:
+                gradient = gradient * np.float32(self.max_grad_norm / norm)
         if self._moments is None:
             self._moments = _new_moments(self.weights, self.bias)
         moments = self._moments
-        if sp.issparse(self._batch):
-            self._step_sparse(learning_rate, moments)
+        if sp.issparse(batch):
+            _row_adam.adam_touched_rows(
+                self.weights, moments, batch, gradient, learning_rate, self.n_jobs
+            )
         else:
             moments["n_updates"] += 1
-            gradient = self._batch.T @ self._gradient
+            slope = batch.T @ gradient
             t = int(moments["n_updates"][0])
-            self._adam(
-                self.weights, gradient, moments["first"], moments["second"], learning_rate, t
-            )
+            self._adam(self.weights, slope, moments["first"], moments["second"], learning_rate, t)
         moments["bias_updates"] += 1
         t = int(moments["bias_updates"][0])
-        bias = (self.bias, self._gradient.sum(axis=0), moments["bias_first"])
+        bias = (self.bias, gradient.sum(axis=0), moments["bias_first"])
         self._adam(*(a[None] for a in bias), moments["bias_second"][None], learning_rate, t)
 
-    def _step_sparse(self, learning_rate, moments):
-        batch = self._batch
-        by_feature = np.argsort(batch.indices, kind="stable")
-        features, lengths = np.unique(batch.indices, return_counts=True)
-        indptr = np.concatenate(([0], np.cumsum(lengths)))
-        rows = np.repeat(np.arange(batch.shape[0], dtype=np.int32), np.diff(batch.indptr))
-        arrays = (indptr, rows[by_feature], batch.data[by_feature], features)
-
-        def update(chunk):
-            _hidden_kernels.adam_columns(
-                *arrays,
-                self._gradient,
-                self.weights,
-                moments["first"],
-                moments["second"],
-                moments["n_updates"],
-                learning_rate,
-                chunk.start,
-                chunk.stop,
-            )
-
-        for _ in map_chunks(update, _chunks(len(features), self.n_outputs), self.n_jobs):
-            pass
-
     def _adam(self, weights, gradient, first, second, learning_rate, t):
-        rate = np.float32(learning_rate / (1 - _BETA1**t))
-        settings = (*np.float32([_BETA1, _BETA2, _EPSILON]), np.float32(1 / (1 - _BETA2**t)))
-
-        def update(rows):
-            for i in range(rows.start, rows.stop):
-                _hidden_kernels.adam_step(
-                    weights[i], gradient[i], first[i], second[i], rate, *settings
-                )
-
-        for _ in map_chunks(update, _chunks(*weights.shape), self.n_jobs):
-            pass
+        _row_adam.adam_all_rows(weights, gradient, first, second, learning_rate, t, self.n_jobs)
 
     def model(self):
         return {"weights": self.weights, "bias": self.bias}
@@ -209,11 +189,47 @@ class HiddenLayerFront:
         self._moments = state
 
 
+def joined(pairs):
+    """Batches and gradients one below the other."""
+    if len(pairs) == 1:
+        return pairs[0]
+    batches, gradients = zip(*pairs, strict=True)
+    return stacked(batches), np.concatenate(gradients)
+
+
+def stacked(batches):
+    """Canonical CSR or dense batches one below the other."""
+    if not sp.issparse(batches[0]):
+        return np.concatenate(batches)
+    indptr = np.concatenate([[0], *(np.diff(batch.indptr) for batch in batches)])
+    return make_compressed(
+        np.concatenate([batch.data for batch in batches]),
+        np.concatenate([batch.indices for batch in batches]),
+        np.cumsum(indptr),
+        (sum(batch.shape[0] for batch in batches), batches[0].shape[1]),
+    )
+
+
+def gradient_norm(batch, gradient):
+    r"""Length of the gradient of weights W and biases b, :math:`(X^T G, 1^T G)`.
+
+    It is :math:`\sqrt{\sum_{ij} (X X^T + 1)_{ij} (G G^T)_{ij}}`: products of rows, not the gradient
+    itself, which is as large as the weights. O(n_rows^2 (n_outputs + entries of a row)) time.
+    """
+    gradient = np.asarray(gradient, dtype=np.float64)
+    batch = batch.astype(np.float64)
+    total = 0.0
+    for first in range(0, len(gradient), _NORM_ROWS):
+        rows = slice(first, first + _NORM_ROWS)
+        products = batch[rows] @ batch.T
+        products = products.toarray() if sp.issparse(products) else products
+        total += float(((products + 1) * (gradient[rows] @ gradient.T)).sum())
+    return np.sqrt(max(total, 0.0))
+
+
 def _new_moments(weights, bias):
     return {
-        "first": np.zeros_like(weights),
-        "second": np.zeros_like(weights),
-        "n_updates": np.zeros(len(weights), dtype=np.int32),
+        **_row_adam.new_moments(weights),
         "bias_first": np.zeros_like(bias),
         "bias_second": np.zeros_like(bias),
         "bias_updates": np.zeros(1, dtype=np.int32),
@@ -300,8 +316,3 @@ def rows_of(X, rows):
     if sp.issparse(X) or isinstance(X, np.ndarray):
         return take_rows(X, rows)
     return X[rows]
-
-
-def _chunks(n, width):
-    size = max(-(-n // _CHUNKS), -(-_CHUNK_SIZE // width))
-    return [slice(first, min(first + size, n)) for first in range(0, n, size)]

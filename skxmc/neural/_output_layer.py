@@ -7,9 +7,10 @@ import numpy as np
 
 from skxmc.neural._schedule import cosine_to_zero
 from skxmc.ops.sparse_head import initial
-from skxmc.ops.sparse_head._types import Optimizer, Part, State
+from skxmc.ops.sparse_head._types import Loss, Optimizer, State
 
-_PART_ARRAYS = ("weights", "indices", "bias")
+#: Names of the arrays of a part.
+PART_ARRAYS = ("weights", "indices", "bias")
 
 # Number of the random stream of the initial parts.
 _STREAM_INIT = 1
@@ -102,14 +103,17 @@ class OutputLayer:
     loss : Loss
     optimizer : Optimizer
         Its learning rate is that of a factor of 1.
-    compensated : float, default=0.0
-        Share of the labels, the first ones, with Kahan compensation.
+    compensated : float or list of int, default=0.0
+        Labels with Kahan compensation: the share of all, the first ones, or how many of each part.
     backend : {"numba", "torch", "triton", "reference"}
     device : str or None
         Of torch.
     seed : int
     n_jobs : int or None
     """
+
+    #: Whether another process of the same training shows the progress.
+    is_silent = False
 
     def __init__(
         self,
@@ -130,7 +134,9 @@ class OutputLayer:
         self.backend, self.device = backend, device
         self.seed, self.n_jobs = seed, n_jobs
         self._ops = load_backend(backend)
-        counts = compensated_labels([part.n_labels for part in parts], compensated)
+        counts = compensated
+        if not isinstance(compensated, list):
+            counts = compensated_labels([part.n_labels for part in parts], compensated)
         states = [
             initial.new_state(part, optimizer, count)
             for part, count in zip(parts, counts, strict=True)
@@ -170,37 +176,41 @@ class OutputLayer:
         ``features`` and ``targets`` are those of the batch whose gradient decides, for
         ``grow="gradient"``.
         """
-        from skxmc.ops.sparse_head import rewire as ops
-
-        amount = rewiring.amount(n_steps)
         parts, states = self._numpy()
-        n_rewired, first = 0, 0
-        features = to_numpy(features) if rewiring.grow == "gradient" else None
-        for number, (part, state) in enumerate(zip(parts, states, strict=True)):
-            if part.indices is not None and part.fan_in < self.n_inputs:
-                gradient = None
-                if features is not None:
-                    columns = targets[:, first : first + part.n_labels]
-                    gradient = _DenseGradient(
-                        self._cpu_ops(), part, features, columns, self.loss, first
-                    )
-                result = ops.rewire(
-                    part,
-                    state,
-                    self.n_inputs,
-                    prune=rewiring.prune,
-                    grow=rewiring.grow,
-                    gradient=gradient,
-                    seed=self.seed,
-                    step=n_steps,
-                    part_number=number,
-                    **{"threshold" if rewiring.prune == "threshold" else "fraction": amount},
-                )
-                n_rewired += result.n_rewired
-            first += part.n_labels
+        gradients = None
+        if rewiring.grow == "gradient":
+            gradients = self._gradients(features, targets)
+        n_rewired = rewire_parts(
+            parts, states, self.n_inputs, rewiring, n_steps, gradients, self.seed
+        )
         if not self._on_cpu:
             self._set(parts, states)
         return n_rewired
+
+    def _gradients(self, features, targets):
+        """For each part, what gives the gradient of a range of its labels by all inputs."""
+        kind = DenseGradient if self._on_cpu else DeviceGradient
+        return dense_gradients(kind, self._ops, self.parts, features, targets, self.loss)
+
+    def set_indices(self, indices):
+        """Give slots other inputs: with weight 0, and nothing that the optimiser keeps.
+
+        Parameters
+        ----------
+        indices : sequence of ndarray or None
+            Of each part; slots that have the same input as before stay as they are.
+        """
+        parts, states = self._numpy()
+        for part, state, found in zip(parts, states, indices, strict=True):
+            if found is None:
+                continue
+            changed = np.repeat(part.indices != found, part.group_size, axis=0)[: part.n_labels]
+            part.indices[:] = found
+            for array in (part.weights, state.momentum, state.second, state.compensation):
+                if array is not None:  # the compensation ends before the last label
+                    array[changed[: len(array)]] = 0
+        if not self._on_cpu:
+            self._set(parts, states)
 
     def topk(self, features, k):
         """`TopK` of layer labels."""
@@ -217,7 +227,7 @@ class OutputLayer:
         return {
             f"{number}.{name}": np.array(getattr(part, name))
             for number, part in enumerate(self.numpy_parts())
-            for name in _PART_ARRAYS
+            for name in PART_ARRAYS
             if getattr(part, name) is not None
         }
 
@@ -228,7 +238,7 @@ class OutputLayer:
             part._replace(
                 **{
                     name: np.array(arrays[f"{number}.{name}"])
-                    for name in _PART_ARRAYS
+                    for name in PART_ARRAYS
                     if getattr(part, name) is not None
                 }
             )
@@ -241,7 +251,7 @@ class OutputLayer:
         parts, states = self._numpy()
         return {
             f"{number}.{name}": getattr(record, name)
-            for records, names in ((parts, _PART_ARRAYS), (states, State._fields))
+            for records, names in ((parts, PART_ARRAYS), (states, State._fields))
             for number, record in enumerate(records)
             for name in names
             if getattr(record, name) is not None
@@ -261,7 +271,7 @@ class OutputLayer:
                 )
                 for number, record in enumerate(records)
             ]
-            for records, names in ((parts, _PART_ARRAYS), (states, State._fields))
+            for records, names in ((parts, PART_ARRAYS), (states, State._fields))
         ]
         self._set(*loaded)
 
@@ -275,9 +285,6 @@ class OutputLayer:
     @property
     def _on_cpu(self):
         return self.backend in ("reference", "numba")
-
-    def _cpu_ops(self):
-        return self._ops if self._on_cpu else load_backend("numba")
 
     def _set(self, parts, states):
         if not self._on_cpu:
@@ -302,30 +309,108 @@ class OutputLayer:
         return tuple(zip(*copied, strict=True))
 
 
-class _DenseGradient:
+def rewire_parts(parts, states, n_inputs, rewiring, n_steps, gradients, seed):
+    """One round of pruning and growing in place; the number of slots exchanged.
+
+    Parameters
+    ----------
+    parts, states : sequences of Part and State
+        On NumPy arrays.
+    n_inputs : int
+    rewiring : Rewiring
+    n_steps : int
+    gradients : list of callable, or None
+        For each part what ``gradient`` is of `skxmc.ops.sparse_head.rewire.rewire`.
+    seed : int
+    """
+    from skxmc.ops.sparse_head import rewire as ops
+
+    amount = rewiring.amount(n_steps)
+    n_rewired = 0
+    for number, (part, state) in enumerate(zip(parts, states, strict=True)):
+        if part.indices is not None and part.fan_in < n_inputs:
+            result = ops.rewire(
+                part,
+                state,
+                n_inputs,
+                prune=rewiring.prune,
+                grow=rewiring.grow,
+                gradient=None if gradients is None else gradients[number],
+                seed=seed,
+                step=n_steps,
+                part_number=number,
+                **{"threshold" if rewiring.prune == "threshold" else "fraction": amount},
+            )
+            n_rewired += result.n_rewired
+    return n_rewired
+
+
+def dense_gradients(kind, ops, parts, features, targets, loss):
+    """For each part a callable (first, stop) that gives the gradient of labels by all inputs."""
+    gradients, first = [], 0
+    for part in parts:
+        labels = slice(first, first + part.n_labels)
+        weight = None if loss.positive_weight is None else loss.positive_weight[labels]
+        gradients.append(kind(ops, part, features, targets[:, labels], Loss(loss.name, weight)))
+        first = labels.stop
+    return gradients
+
+
+def _block(part, first, stop):
+    """The labels ``first`` to ``stop``, whole groups, of a part."""
+    groups = slice(first // part.group_size, -(-stop // part.group_size))
+    return part._replace(
+        weights=part.weights[first:stop],
+        indices=part.indices[groups],
+        bias=part.bias[first:stop],
+    )
+
+
+class DenseGradient:
     """Gradient of the loss of a batch by all inputs, for some whole groups of labels of a part."""
 
-    def __init__(self, ops, part, features, targets, loss, first):
+    def __init__(self, ops, part, features, targets, loss):
         self._ops, self._part, self._features = ops, part, features
-        self._targets, self._loss, self._first = targets.tocsc(), loss, first
+        self._targets, self._loss = targets.tocsc(), loss
 
     def __call__(self, first, stop):
-        part, size = self._part, self._part.group_size
-        groups = slice(first // size, -(-stop // size))
-        block = Part(
-            part.weights[first:stop],
-            part.indices[groups],
-            part.bias[first:stop],
-            size,
-            part.precision,
-        )
-        margins = self._ops.scores(self._features, (block,))
+        margins = self._ops.scores(self._features, (_block(self._part, first, stop),))
         positive = self._targets[:, first:stop].toarray() != 0
         weight = self._loss.positive_weight
         if weight is not None:
-            weight = weight[self._first + first : self._first + stop]
+            weight = weight[first:stop]
         gradient = margin_gradient(self._loss.name, margins, positive, weight)
         return gradient.T @ self._features
+
+
+class DeviceGradient:
+    """The same on tensors, where they are; the answer is a NumPy array."""
+
+    def __init__(self, ops, part, features, targets, loss):
+        from skxmc.ops.sparse_head.torch_arrays import check_features
+        from skxmc.ops.sparse_head.torch_topk import Pairs
+
+        self._part, self._name = part, loss.name
+        self._features = check_features(features, [part])
+        self._positives = Pairs(targets, self._features.device, weight=loss.positive_weight)
+
+    def __call__(self, first, stop):
+        from skxmc.ops.sparse_head.torch_ import scores
+        from skxmc.ops.sparse_head.torch_update import loss_and_gradient_
+
+        margins = scores(self._features, (_block(self._part, first, stop),)).T.contiguous()
+        loss_and_gradient_(
+            self._name,
+            margins,
+            self._positives.of_labels(first, stop),
+            self._positives.weights_of_labels(first, stop),
+        )
+        gradient = margins @ self._features
+        if not gradient.is_cuda:
+            return gradient.numpy()
+        # pinned memory: the copy is most of the time
+        host = gradient.new_empty(gradient.shape, device="cpu", pin_memory=True)
+        return host.copy_(gradient).numpy()
 
 
 def margin_gradient(name, margins, positive, positive_weight=None):

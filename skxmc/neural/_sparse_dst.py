@@ -2,6 +2,7 @@
 
 import contextlib
 import numbers
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,16 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skxmc._parallel import effective_n_jobs
-from skxmc.base import XMCClassifierMixin, pad_topk
-from skxmc.base import _as_target_array as as_target_array
-from skxmc.base import _one_hot as one_hot
+from skxmc.base import XMCClassifierMixin, as_target_array, one_hot, pad_topk
 from skxmc.exceptions import MemoryLimitError
 from skxmc.io._arrays import make_compressed
 from skxmc.label_space import label_features, label_groups, meta_labels
 from skxmc.label_space._weighting import positive_weights
 from skxmc.neural import _front
+from skxmc.neural._accumulation import AccumulatingFront, innermost
 from skxmc.neural._checkpoint import Checkpoint, fingerprint
 from skxmc.neural._connections import connect_to_data
+from skxmc.neural._head_learner import AuxiliaryHead, HeadLearner
 from skxmc.neural._memory import MemoryFootprint, hidden_layer_bytes, layer_bytes, step_bytes
 from skxmc.neural._output_layer import (
     OutputLayer,
@@ -47,6 +48,7 @@ _STREAM_LAYER, _STREAM_AUXILIARY, _STREAM_FRONT, _STREAM_GROUPS, _STREAM_SPLIT =
 # What a fit does not depend on.
 _NOT_IN_FINGERPRINT = (
     *("n_jobs", "memory_limit", "checkpoint_dir", "verbose", "top_k", "max_dense_bytes"),
+    *("distributed", "random_state", "encoder"),
 )
 
 # Kinds of a 1-D y.
@@ -161,6 +163,12 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         "auto" is 5, and more where these are fewer than 600 steps.
     batch_size : int or "auto", default="auto"
         "auto" is a hundredth of the rows, from 8 to 64.
+    accumulation : int, default=1
+        Parts of a batch that hidden layer or encoder compute one after another: the memory of a
+        small batch and, but for rounding and the places of dropout, the result of the large one.
+    max_grad_norm : float, None or "auto", default="auto"
+        Longer gradients of the hidden layer or the encoder are scaled to this length. "auto" is
+        None, no limit, for a hidden layer, and 1 for an encoder.
     dropout : float or "auto", default="auto"
         Share of the features set to 0 in a step; "auto" is 0.3 for a hidden layer or an encoder, 0
         for the rows themselves.
@@ -184,6 +192,10 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         "auto" is "triton" on a GPU and "numba" else.
     device : str or None, default=None
         Of torch, such as "cuda:0". None is the CPU, for triton "cuda".
+    distributed : bool, default=False
+        Whether `fit` shares the labels out to the processes of `torch.distributed`, started by
+        `torchrun`: see the user guide. All processes call it with the same data and parameters, and
+        each then has the whole model. Needs torch.
     random_state : int, RandomState instance or None, default=None
         Of all random choices.
     n_jobs : int or None, default=None
@@ -305,6 +317,12 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         ],
         "epochs": [Interval(numbers.Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "accumulation": [Interval(numbers.Integral, 1, None, closed="left")],
+        "max_grad_norm": [
+            Interval(numbers.Real, 0, None, closed="neither"),
+            StrOptions({"auto"}),
+            None,
+        ],
         "dropout": [Interval(numbers.Real, 0, 1, closed="left"), StrOptions({"auto"})],
         "warmup": [Interval(numbers.Real, 0, 1, closed="left")],
         "schedule": [StrOptions(set(SCHEDULES))],
@@ -318,6 +336,7 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         "patience": [Interval(numbers.Integral, 1, None, closed="left")],
         "backend": [StrOptions({"auto", "numba", "torch", "triton"})],
         "device": [str, None],
+        "distributed": ["boolean"],
         "random_state": ["random_state"],
         "n_jobs": [numbers.Integral, None],
         "memory_limit": [Interval(numbers.Integral, 1, None, closed="left"), None],
@@ -358,6 +377,8 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         front_learning_rate="auto",
         epochs="auto",
         batch_size="auto",
+        accumulation=1,
+        max_grad_norm="auto",
         dropout="auto",
         warmup=0.05,
         schedule="cosine",
@@ -368,6 +389,7 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         patience=5,
         backend="auto",
         device=None,
+        distributed=False,
         random_state=None,
         n_jobs=None,
         memory_limit=None,
@@ -404,6 +426,8 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         self.front_learning_rate = front_learning_rate
         self.epochs = epochs
         self.batch_size = batch_size
+        self.accumulation = accumulation
+        self.max_grad_norm = max_grad_norm
         self.dropout = dropout
         self.warmup = warmup
         self.schedule = schedule
@@ -414,6 +438,7 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         self.patience = patience
         self.backend = backend
         self.device = device
+        self.distributed = distributed
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.memory_limit = memory_limit
@@ -434,6 +459,7 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
             self._check_memory(len(labels), X)
         train, held_out = self._split(Y.shape[0], seed)
         X = self._rows(X)
+        self._check_processes(X, Y, seed)
         checkpoint = self._checkpoint(X, Y, seed)
         validation, X_train, Y_train = None, X, Y
         if len(held_out):
@@ -441,27 +467,31 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         front, order, embeddings = self._new_front(X_train, Y_train, counts, labels, seed)
         labels = labels[order].astype(np.int32)
         targets = _columns(Y_train, labels)
-        meta, auxiliary = self._auxiliary(targets, embeddings, order, front, seed)
-        plan = self._plan(Y_train.shape[0], seed)
+        plan = self._plan(len(train), seed)
+        auxiliary = self._auxiliary(targets, embeddings, order, front, plan, seed)
         weights = self._positive_weights(counts, Y.shape[0])[labels]
         parts = self._new_parts(X_train, targets, front, Y.shape[0], weights, seed)
         output = self._output_layer(parts, front, weights, seed)
-        trainer = Trainer(front, output, plan, auxiliary=auxiliary)
-        if checkpoint is not None:
-            checkpoint.restore(trainer)
         if len(held_out):
             validation = (
                 _front.rows_of(X, held_out),
                 _columns(_front.rows_of(Y, held_out), labels),
             )
-        trainer.fit(
+        learner = HeadLearner(
+            self._accumulating(front),
+            output,
             X_train,
             targets,
-            meta=meta,
+            front_learning_rate=self._front_rate(),
+            seed=seed,
+            rewiring=self._rewiring(plan, len(train)),
+            auxiliary=auxiliary,
             validation=validation,
-            checkpoint=checkpoint,
-            verbose=self.verbose,
         )
+        trainer = Trainer(learner, plan)
+        if checkpoint is not None:
+            checkpoint.restore(trainer)
+        trainer.fit(len(train), checkpoint=checkpoint, verbose=self.verbose)
         self._collect(trainer, labels)
         if checkpoint is not None:
             checkpoint.remove()
@@ -521,14 +551,23 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
             )
             seen = seen | (counts > 0)
             front, parts = self._partial_front(X), self._fitted_parts()
+        self._check_processes(X, Y, seed)
         output = self._output_layer(parts, front, weights, seed)
         plan = self._plan(Y.shape[0], seed)
-        rewiring = plan.rewiring and plan.rewiring._replace(end=None, schedule="constant")
-        plan = plan._replace(warmup=0, schedule="constant", rewiring=rewiring)
-        trainer = Trainer(front, output, plan)
+        rewiring = self._rewiring(plan, Y.shape[0])
+        learner = HeadLearner(
+            self._accumulating(front),
+            output,
+            X,
+            _columns(Y, labels),
+            front_learning_rate=self._front_rate(),
+            seed=seed,
+            rewiring=rewiring and rewiring._replace(end=None, schedule="constant"),
+        )
+        trainer = Trainer(learner, plan._replace(warmup=0, schedule="constant"))
         if not first:
             trainer.load_state(self._partial["arrays"], self._partial["meta"])
-        trainer.run_epoch(X, _columns(Y, labels))
+        trainer.run_epoch(Y.shape[0])
         arrays, meta = trainer.state()
         self._collect(trainer, labels)
         self._partial = {
@@ -573,7 +612,7 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         """A front of the right kind, to be filled by `Trainer.load_state`."""
         if self.encoder is not None:
             return self._front
-        return self._numpy_front(self._front_arrays, dropout=self._dropout(X))
+        return self._numpy_front(self._front_arrays, **self._training_options(X))
 
     def _hide_labels(self, unseen):
         """Give labels that had no positive so far the margin minus infinity."""
@@ -638,7 +677,7 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         if self.encoder is not None and not is_front(self.encoder):
             from skxmc.neural.torch_text import text_footprint
 
-            text = text_footprint(self.encoder, batch_size)
+            text = text_footprint(self.encoder, -(-batch_size // self.accumulation))
             activations += text["activations"]
             front = text["total"] - text["activations"]
         return MemoryFootprint(weights, indices, state, front, auxiliary, activations)
@@ -665,7 +704,9 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
     # ------------------------------------------------------------------ parts of a fit
 
     def _new_seed(self):
-        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        processes = self._processes()
+        return seed if processes is None else processes.of_first(seed)
 
     def _split(self, n_samples, seed):
         """Training and validation rows, in rising order."""
@@ -717,15 +758,29 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
             )
             if not on_torch:
                 options = {"n_jobs": self.n_jobs}
-            front = fronts.HiddenLayerFront(weights, bias, dropout=self._dropout(X), **options)
+            options |= self._training_options(X)
+            front = fronts.HiddenLayerFront(weights, bias, **options)
         return front, order, embeddings
+
+    def _accumulating(self, front):
+        return front if self.accumulation == 1 else AccumulatingFront(front, self.accumulation)
 
     def _text_front(self, backend, device):
         from skxmc.neural.torch_text import text_front
 
-        options = {} if is_front(self.encoder) else {"dropout": self._dropout(None)}
+        options = {}
+        if not is_front(self.encoder):
+            options["dropout"] = self._dropout(None)
+            if self.max_grad_norm != "auto":
+                options["max_grad_norm"] = self.max_grad_norm
         on_torch = backend in ("torch", "triton")
-        return text_front(self.encoder, device=device, as_numpy=not on_torch, **options)
+        front = text_front(self.encoder, device=device, as_numpy=not on_torch, **options)
+        processes = self._processes()
+        if processes is not None and hasattr(front, "module"):
+            from skxmc.neural.torch_distributed import RowParallelFront
+
+            front = RowParallelFront(front, processes)
+        return front
 
     def _width(self, X):
         """Units of the hidden layer; None where there is none."""
@@ -734,6 +789,11 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         if self.hidden == "auto":
             return None if sp.issparse(X) else _HIDDEN
         return self.hidden
+
+    def _training_options(self, X):
+        """Of a hidden layer."""
+        norm = None if self.max_grad_norm == "auto" else self.max_grad_norm
+        return {"dropout": self._dropout(X), "max_grad_norm": norm}
 
     def _dropout(self, X):
         if self.dropout == "auto":
@@ -789,17 +849,24 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
     def _output_layer(self, parts, front, weights, seed):
         backend, device = self._backend()
         weights = weights.astype(np.float32)
-        return OutputLayer(
+        layer = (
             parts,
             front.n_outputs,
             Loss(self.loss, None if (weights == 1).all() else weights),
             self._optimizer(),
-            compensated=self._kahan_share(),
-            backend=backend,
-            device=device,
-            seed=stream_seed(seed, _STREAM_LAYER),
-            n_jobs=effective_n_jobs(self.n_jobs),
         )
+        options = {
+            "compensated": self._kahan_share(),
+            "backend": backend,
+            "seed": stream_seed(seed, _STREAM_LAYER),
+            "n_jobs": effective_n_jobs(self.n_jobs),
+        }
+        processes = self._processes()
+        if processes is None:
+            return OutputLayer(*layer, device=device, **options)
+        from skxmc.neural.torch_distributed import ShardedOutputLayer
+
+        return ShardedOutputLayer(processes, *layer, **options)
 
     def _kahan_share(self):
         return 0.0 if self.precision == "float32" else self.kahan
@@ -815,10 +882,10 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
             self.weighting, counts, n_samples, propensity=self.propensity, beta=self.beta
         )
 
-    def _auxiliary(self, targets, embeddings, order, front, seed):
-        """Targets and layer of the meta-labels, or None and None."""
+    def _auxiliary(self, targets, embeddings, order, front, plan, seed):
+        """The head over meta-labels, or None."""
         if self.auxiliary == 0:
-            return None, None
+            return None
         n_clusters = self._n_meta_labels(len(order))
         cluster = meta_labels(
             embeddings[order],
@@ -846,7 +913,10 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
             seed=stream_seed(seed, _STREAM_AUXILIARY),
             n_jobs=effective_n_jobs(self.n_jobs),
         )
-        return meta, layer
+        n_batches = -(-targets.shape[0] // plan.batch_size)
+        return AuxiliaryHead(
+            layer, meta, self.auxiliary, self.auxiliary_epochs * n_batches, self.auxiliary_epochs
+        )
 
     def _n_meta_labels(self, n_labels):
         if self.n_meta_labels == "auto":
@@ -859,32 +929,33 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         epochs = self.epochs
         if epochs == "auto":
             epochs = max(_EPOCHS, -(-_MIN_STEPS // n_batches))
-        n_steps = epochs * n_batches
-        rewiring = None
-        if self.dynamics != "static" and self.layout != "dense":
-            rewiring = Rewiring(
-                self.prune,
-                "gradient" if self.dynamics == "rigl" else "random",
-                self.rewire_fraction,
-                self.rewire_interval,
-                int(self.rewire_end * n_steps),
-                self.schedule,
-            )
-        rate = self.front_learning_rate
-        if rate == "auto":
-            rate = _ENCODER_LEARNING_RATE if self.encoder is not None else _FRONT_LEARNING_RATE
         return Plan(
             epochs=epochs,
             batch_size=batch_size,
-            front_learning_rate=rate,
-            warmup=int(self.warmup * n_steps),
+            warmup=int(self.warmup * epochs * n_batches),
             schedule=self.schedule,
             seed=seed,
-            rewiring=rewiring,
-            auxiliary_weight=self.auxiliary,
-            auxiliary_epochs=self.auxiliary_epochs,
             patience=self.patience,
         )
+
+    def _rewiring(self, plan, n_samples):
+        """When and how inputs of labels change, or None."""
+        if self.dynamics == "static" or self.layout == "dense":
+            return None
+        n_steps = plan.epochs * -(-n_samples // plan.batch_size)
+        return Rewiring(
+            self.prune,
+            "gradient" if self.dynamics == "rigl" else "random",
+            self.rewire_fraction,
+            self.rewire_interval,
+            int(self.rewire_end * n_steps),
+            self.schedule,
+        )
+
+    def _front_rate(self):
+        if self.front_learning_rate != "auto":
+            return self.front_learning_rate
+        return _FRONT_LEARNING_RATE if self.encoder is None else _ENCODER_LEARNING_RATE
 
     def _batch_size(self, n_samples):
         if self.batch_size == "auto":
@@ -904,42 +975,68 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
                     '"torch", "triton" or "auto".'
                 )
             return name, None
-        default = "cuda" if name == "triton" else "cpu"
-        return name, default if self.device is None else self.device
+        device = self.device
+        if device is None:
+            device = "cuda" if name == "triton" else "cpu"
+        if self.distributed and device == "cuda":  # torchrun says which one
+            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        return name, device
 
     def _checkpoint(self, X, Y, seed):
-        if self.checkpoint_dir is None:
-            return None
-        if self.random_state is None:
+        if self.checkpoint_dir is not None and self.random_state is None:
             raise ValueError(
                 "checkpoint_dir needs a random_state, such as 0: without one, each fit is another "
                 "training and could not go on from the one before."
             )
+        if self.checkpoint_dir is None:
+            return None
+        digest, processes = self._fingerprint(X, Y, seed), self._processes()
+        if processes is None:
+            return Checkpoint(self.checkpoint_dir, digest)
+        from skxmc.neural.torch_distributed import SharedCheckpoint
+
+        return SharedCheckpoint(self.checkpoint_dir, digest, processes)
+
+    def _fingerprint(self, X, Y, seed):
         params = {
             name: value
             for name, value in self.get_params(deep=False).items()
-            if name not in _NOT_IN_FINGERPRINT and name not in ("random_state", "encoder")
+            if name not in _NOT_IN_FINGERPRINT
         }
         params["seed"], params["encoder"] = seed, type(self.encoder).__name__
-        return Checkpoint(self.checkpoint_dir, fingerprint(params, (X, Y)))
+        return fingerprint(params, (X, Y))
+
+    def _check_processes(self, X, Y, seed):
+        """Refuse data and parameters that are not the same in all processes."""
+        processes = self._processes()
+        if processes is not None:
+            processes.check_equal(self._fingerprint(X, Y, seed))
+
+    def _processes(self):
+        """The processes that share the labels, or None."""
+        if not self.distributed:
+            return None
+        from skxmc.neural.torch_distributed import Processes
+
+        return Processes(self._backend()[1])
 
     def _collect(self, trainer, labels):
         """Keep what prediction needs, as NumPy arrays."""
-        parts = trainer.output.numpy_parts()
+        parts = trainer.learner.output.numpy_parts()
         self._parts = [part._asdict() for part in parts]
         self._layer_labels = np.asarray(labels, dtype=np.int32)
         self._front, self._front_arrays = None, {}
         if self.encoder is None:
-            self._front_arrays = trainer.front.model()
+            self._front_arrays = trainer.learner.front.model()
         else:
-            self._front = trainer.front
+            self._front = innermost(trainer.learner.front)
             # what nothing but pickle can store stays an object
             with contextlib.suppress(TypeError, AttributeError):
-                self._front_arrays = trainer.front.model()
+                self._front_arrays = self._front.model()
         self.history_ = trainer.history
         self.n_iter_ = trainer.n_epochs
         self.best_epoch_ = trainer.best_epoch
-        self.backend_ = trainer.output.backend
+        self.backend_ = trainer.learner.output.backend
 
     # ------------------------------------------------------------------ predict
 
@@ -1032,13 +1129,17 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
             self._front = TextFront.from_model(self._front_arrays)
         return self._front
 
-    def _numpy_front(self, arrays, dropout=0.0):
+    def _numpy_front(self, arrays, dropout=0.0, max_grad_norm=None):
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
         if "scale" in arrays:
             scale = arrays["scale"][0]
             return _front.IdentityFront(self.n_features_in_, scale=scale, dropout=dropout)
         return _front.HiddenLayerFront(
-            arrays["weights"], arrays["bias"], dropout=dropout, n_jobs=self.n_jobs
+            arrays["weights"],
+            arrays["bias"],
+            dropout=dropout,
+            max_grad_norm=max_grad_norm,
+            n_jobs=self.n_jobs,
         )
 
     # ------------------------------------------------------------------ rows

@@ -183,6 +183,58 @@ class TokenRows:
         return ids, mask.astype(np.int64)
 
 
+class WindowRows:
+    """Token ids of many texts, each cut into windows.
+
+    Parameters
+    ----------
+    windows : TokenRows
+        Those of the first text, of the second, ...
+    indptr : int64 array of shape (n_texts + 1,)
+        Text i has the windows ``indptr[i]`` to ``indptr[i + 1] - 1``, at least one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skxmc.neural._text import TokenRows, WindowRows
+    >>> windows = TokenRows.from_lists([[5, 7], [7, 2], [9]])
+    >>> rows = WindowRows(windows, np.array([0, 2, 3]))
+    >>> len(rows), rows.lengths.tolist(), rows[[1]].windows.ids.tolist()
+    (2, [4, 1], [9])
+    """
+
+    def __init__(self, windows, indptr):
+        self.windows = windows
+        self.indptr = indptr
+
+    def __len__(self):
+        return len(self.indptr) - 1
+
+    @property
+    def shape(self):
+        """Number of texts, as a tuple."""
+        return (len(self),)
+
+    @property
+    def lengths(self):
+        """Number of tokens in the windows of each text, int64 array of shape (n_texts,)."""
+        return (
+            np.add.reduceat(self.windows.lengths, self.indptr[:-1])
+            if len(self)
+            else (np.zeros(0, dtype=np.int64))
+        )
+
+    def __getitem__(self, rows):
+        """Return the texts of an index array, a boolean mask or a slice."""
+        rows = np.arange(len(self))[rows]
+        if rows.ndim != 1:
+            raise TypeError("Index WindowRows by a slice or a one-dimensional array.")
+        counts = np.diff(self.indptr)[rows]
+        indptr = np.concatenate(([0], np.cumsum(counts)))
+        chosen = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], counts)
+        return WindowRows(self.windows[chosen], indptr)
+
+
 def length_buckets(lengths, *, max_tokens=None, waste=0.2, min_rows=8):
     """Cut rows into batches of similar length, so that little padding is computed.
 

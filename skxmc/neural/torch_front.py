@@ -53,12 +53,13 @@ class IdentityFront:
 class HiddenLayerFront:
     """See `skxmc.neural._front.HiddenLayerFront`."""
 
-    def __init__(self, weights, bias, *, dropout=0.0, device="cpu"):
+    def __init__(self, weights, bias, *, dropout=0.0, max_grad_norm=None, device="cpu"):
         self.device = torch.device(device)
         self.weights, self.bias = self._tensor(weights), self._tensor(bias)
         self.n_outputs = weights.shape[1]
-        self.dropout = dropout
+        self.dropout, self.max_grad_norm = dropout, max_grad_norm
         self._moments = None
+        self._pairs = []  # batches since the last step, with the gradients of their sums
 
     def forward(self, batch, *, training=False, seed=None):
         """Features of a batch, a float32 tensor of shape (n_rows, n_outputs)."""
@@ -72,7 +73,7 @@ class HiddenLayerFront:
                 mask = torch.from_numpy(mask).to(self.device)
                 features *= mask
                 slope = slope * mask
-            self._used, self._batch, self._slope = used, dense, slope
+            self._batch, self._compacted, self._slope = batch, (used, dense), slope
         return features
 
     def transform(self, X):
@@ -91,14 +92,23 @@ class HiddenLayerFront:
 
     def backward(self, gradient):
         """Gradient of the loss with respect to the last features."""
-        self._gradient = gradient * self._slope
+        self._pairs.append((self._batch, gradient * self._slope))
 
     def step(self, learning_rate):
         """Adam; for sparse rows on the weights of the features in the batch only."""
+        if not self._pairs:
+            return
         if self._moments is None:
             self._moments = self._new_moments()
-        moments, gradient = self._moments, self._batch.T @ self._gradient
-        used = slice(None) if self._used is None else self._used
+        moments = self._moments
+        (used, dense), by_sum = self._joined()
+        gradient, by_bias = dense.T @ by_sum, by_sum.sum(dim=0)
+        if self.max_grad_norm is not None:
+            norm = float(torch.sqrt((gradient.double() ** 2).sum() + (by_bias.double() ** 2).sum()))
+            if norm > self.max_grad_norm:
+                gradient = gradient * (self.max_grad_norm / norm)
+                by_bias = by_bias * (self.max_grad_norm / norm)
+        used = slice(None) if used is None else used
         moments["n_updates"][used] += 1
         first, second = moments["first"][used], moments["second"][used]
         count = moments["n_updates"][used].double()[:, None]
@@ -107,12 +117,20 @@ class HiddenLayerFront:
         self.weights[used] -= update
         moments["bias_updates"] += 1
         self.bias -= _adam(
-            self._gradient.sum(dim=0),
+            by_bias,
             moments["bias_first"],
             moments["bias_second"],
             learning_rate,
             moments["bias_updates"].double(),
         )
+
+    def _joined(self):
+        """All batches since the last step, compact, with the gradient of their sums."""
+        pairs, self._pairs = self._pairs, []
+        if len(pairs) == 1:
+            return self._compacted, pairs[0][1]
+        batches, gradients = zip(*pairs, strict=True)
+        return self._compact(_front.stacked(batches)), torch.cat(gradients)
 
     def _new_moments(self):
         return {

@@ -8,21 +8,23 @@ import numbers
 import numpy as np
 import torch
 
-from skxmc.neural._text import TokenRows, check_texts, is_front, length_buckets
+from skxmc.neural._text import TokenRows, WindowRows, check_texts, is_front, length_buckets
 from skxmc.neural.torch_text_encoder import (
     checkpoint_layers,
     checkpointed,
     from_files,
     hidden_states,
     load_encoder,
+    mean_of_windows,
     pool,
     to_files,
     tokenise,
 )
-from skxmc.neural.torch_text_memory import footprint
+from skxmc.neural.torch_text_memory import footprint, products_in
 from skxmc.neural.torch_text_optimizer import make_optimizer
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+#: Precisions and the type of the parameters.
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "mixed": torch.float32}
 
 _STATE_ARRAYS = ("step", "exp_avg", "exp_avg_sq", "compensation")
 
@@ -81,9 +83,14 @@ class TextFront:
     max_length : int, default=None
         Tokens of a text, special ones included; the rest is cut off. None: 128, or what the model
         allows if that is less.
-    precision : {"float32", "bfloat16"}, default="float32"
+    long_texts : {"truncate", "windows"}, default="truncate"
+        What becomes of longer texts: they are cut off, or the features are the mean over windows of
+        ``max_length`` tokens that overlap by a quarter.
+    precision : {"float32", "bfloat16", "mixed"}, default="float32"
         Of parameters, gradients and activations. With "bfloat16" the optimiser compensates for the
-        rounding (`KahanAdamW`). Pooling and features are float32 in any case.
+        rounding (`KahanAdamW`). "mixed": parameters, gradients and optimiser in float32, the matrix
+        products of the encoder and most activations in bfloat16 (`torch.autocast`), in training and
+        in `transform`. Pooling and features are float32 in any case.
     weight_decay : float, default=0.01
         Of AdamW, for matrices only.
     betas : (float, float), default=None
@@ -154,6 +161,7 @@ class TextFront:
         normalize=False,
         dropout=0.0,
         max_length=None,
+        long_texts="truncate",
         precision="float32",
         weight_decay=0.01,
         betas=None,
@@ -190,7 +198,9 @@ class TextFront:
         self.batch_tokens = batch_tokens
         self.as_numpy = as_numpy
         self.device = _check_device(device)
-        self._encoder = load_encoder(encoder, pooling=pooling, max_length=max_length)
+        self._encoder = load_encoder(
+            encoder, pooling=pooling, max_length=max_length, long_texts=long_texts
+        )
         self.module = self._encoder.module.to(self.device, PRECISIONS[precision])
         if not trainable:
             self.module.requires_grad_(False)
@@ -211,6 +221,7 @@ class TextFront:
             **self._options,
             "pooling": self._encoder.pooling,
             "max_length": self.max_length,
+            "long_texts": "windows" if self._encoder.windows else "truncate",
             "normalize": self.normalize,
             "dropout": self.dropout,
             "precision": self.precision,
@@ -234,11 +245,11 @@ class TextFront:
 
         Parameters
         ----------
-        X : sequence of str of length n, or TokenRows
+        X : sequence of str of length n, or what this method returned
 
         Returns
         -------
-        TokenRows
+        TokenRows, or WindowRows with ``long_texts="windows"``
             Accepted by `forward` and `transform` in place of texts; ``rows[indices]`` are rows of
             it. 4 bytes a token.
 
@@ -247,7 +258,9 @@ class TextFront:
         TypeError, ValueError
             If a row is no text; see `skxmc.neural._text.check_texts`.
         """
-        return X if isinstance(X, TokenRows) else tokenise(self._encoder, check_texts(X))
+        if isinstance(X, (TokenRows, WindowRows)):
+            return X
+        return tokenise(self._encoder, check_texts(X))
 
     def forward(self, batch, *, training, seed=0):
         """Return the features of a batch.
@@ -272,7 +285,7 @@ class TextFront:
             with torch.random.fork_rng(devices=_cuda_devices(self.device)):
                 torch.manual_seed(seed)
                 self.module.train()
-                features = self._features(rows, length_buckets(rows.lengths))
+                features = self._features(rows)
         else:
             features = self._inference(rows)
         if training and self.dropout > 0:
@@ -473,19 +486,28 @@ class TextFront:
             n_tokens,
             trainable=self.trainable,
             checkpointing=self.gradient_checkpointing,
+            precision=self.precision,
         )
 
     def __getstate__(self):
         return {**self.__dict__, "_output": None}
 
-    def _features(self, rows, buckets):
+    def _features(self, rows, max_tokens=None):
         """Return pooled features of all rows, float32 on the device."""
-        parts = [self._embed(*rows.padded(bucket, self._encoder.pad_id)) for bucket in buckets]
+        if isinstance(rows, WindowRows):
+            features = mean_of_windows(self._pooled(rows.windows, max_tokens), rows.indptr)
+        else:
+            features = self._pooled(rows, max_tokens)
+        return torch.nn.functional.normalize(features, dim=1) if self.normalize else features
+
+    def _pooled(self, rows, max_tokens):
+        buckets = length_buckets(rows.lengths, max_tokens=max_tokens)
+        with products_in(self.precision, self.device):
+            parts = [self._embed(*rows.padded(bucket, self._encoder.pad_id)) for bucket in buckets]
         if not parts:
+            # the width is not known before the first probe, which always has a token
             return torch.zeros(len(rows), self.n_outputs, device=self.device)
         parts = torch.cat(parts)
-        if self.normalize:
-            parts = torch.nn.functional.normalize(parts, dim=1)
         order = torch.from_numpy(np.concatenate(buckets)).to(self.device)
         features = torch.zeros(len(rows), parts.shape[1], device=self.device)
         return features.index_copy(0, order, parts)
@@ -493,7 +515,7 @@ class TextFront:
     def _inference(self, rows):
         self.module.eval()
         with torch.no_grad():
-            return self._features(rows, length_buckets(rows.lengths, max_tokens=self.batch_tokens))
+            return self._features(rows, self.batch_tokens)
 
     def _embed(self, ids, mask):
         ids = torch.from_numpy(ids).to(self.device)
@@ -506,6 +528,7 @@ class TextFront:
 
     def _probe_width(self):
         rows = self.prepare(["a"])
+        rows = rows.windows if isinstance(rows, WindowRows) else rows
         if not rows.lengths[0]:
             rows = TokenRows.from_lists([[0]])
         self.module.eval()
@@ -563,7 +586,7 @@ def text_footprint(
     -------
     dict of str to int
         Bytes, as `TextFront.footprint` returns them. The activations are an upper bound where the
-        fused attention of the device keeps less.
+        fused attention of the device keeps less, and for a folder with ``precision="mixed"``.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {tuple(PRECISIONS)}, got {precision!r}.")
@@ -572,7 +595,12 @@ def text_footprint(
     if gradient_checkpointing:
         checkpoint_layers(loaded.module)
     return footprint(
-        loaded, n_rows, n_tokens, trainable=trainable, checkpointing=gradient_checkpointing
+        loaded,
+        n_rows,
+        n_tokens,
+        trainable=trainable,
+        checkpointing=gradient_checkpointing,
+        precision=precision,
     )
 
 

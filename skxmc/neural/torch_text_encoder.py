@@ -14,9 +14,13 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from skxmc.neural._text import CHARACTERS_PER_TOKEN, TokenRows
+from skxmc.neural._text import CHARACTERS_PER_TOKEN, TokenRows, WindowRows
 
 POOLINGS = ("auto", "mean", "cls", "max", "none")
+LONG_TEXTS = ("truncate", "windows")
+
+# The part of a window that the next one begins with.
+_OVERLAP = 0.25
 
 _DEFAULT_LENGTH = 128
 _TOKENISE_ROWS = 4096  # texts tokenised together: bounds the lists of Python ints
@@ -42,6 +46,8 @@ class Encoder(NamedTuple):
     pad_id : int
     n_tokens : int, or None
         Size of the vocabulary; None if the module does not tell.
+    windows : bool
+        Whether longer texts are cut into windows instead.
     """
 
     tokenizer: Any
@@ -50,9 +56,10 @@ class Encoder(NamedTuple):
     max_length: int
     pad_id: int
     n_tokens: int | None
+    windows: bool = False
 
 
-def load_encoder(encoder, *, pooling="auto", max_length=None, weights=True):
+def load_encoder(encoder, *, pooling="auto", max_length=None, long_texts="truncate", weights=True):
     """Return the `Encoder` that an ``encoder=`` parameter stands for.
 
     Parameters
@@ -64,6 +71,8 @@ def load_encoder(encoder, *, pooling="auto", max_length=None, weights=True):
         "auto": as a sentence-transformers folder says, else "mean".
     max_length : int, default=None
         None: 128, or what the model allows if that is less.
+    long_texts : {"truncate", "windows"}, default="truncate"
+        Whether longer texts are cut off, or into windows that overlap by a quarter.
     weights : bool, default=True
         False: a folder's module is on torch's meta device, which allocates nothing.
 
@@ -82,6 +91,8 @@ def load_encoder(encoder, *, pooling="auto", max_length=None, weights=True):
     """
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}.")
+    if long_texts not in LONG_TEXTS:
+        raise ValueError(f"long_texts must be one of {LONG_TEXTS}, got {long_texts!r}.")
     if isinstance(encoder, (str, os.PathLike)):
         folder = Path(encoder)
         tokenizer, module = _load_folder(folder, weights)
@@ -96,8 +107,15 @@ def load_encoder(encoder, *, pooling="auto", max_length=None, weights=True):
     if hasattr(tokenizer, "encode_batch"):
         tokenizer = copy.deepcopy(tokenizer)  # its settings are changed
         tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length)
-    return Encoder(tokenizer, module, pooling, max_length, _pad_id(tokenizer), _n_tokens(module))
+        tokenizer.enable_truncation(max_length, stride=_overlap(tokenizer, max_length))
+    windows = long_texts == "windows"
+    if windows and hasattr(tokenizer, "model_max_length") and not tokenizer.is_fast:
+        raise ValueError(
+            'long_texts="windows" needs a fast tokenizer of transformers, or one of tokenizers.'
+        )
+    return Encoder(
+        tokenizer, module, pooling, max_length, _pad_id(tokenizer), _n_tokens(module), windows
+    )
 
 
 def _load_folder(folder, weights):
@@ -219,6 +237,12 @@ def _check_length(max_length, limit):
     return int(max_length)
 
 
+def _overlap(tokenizer, max_length):
+    """Return how many tokens of a window the next one begins with, special ones not counted."""
+    special = getattr(tokenizer, "num_special_tokens_to_add", lambda pair: 0)(False)
+    return int(_OVERLAP * max(max_length - special, 0))
+
+
 def _pad_id(tokenizer):
     # What stands under the mask has no influence, but has to be in the vocabulary.
     return getattr(tokenizer, "pad_token_id", None) or 0
@@ -240,7 +264,7 @@ def tokenise(encoder, texts):
 
     Returns
     -------
-    TokenRows
+    TokenRows, or WindowRows if the encoder cuts long texts into windows
 
     Raises
     ------
@@ -254,10 +278,24 @@ def tokenise(encoder, texts):
     so the cost is bounded: about 10 microseconds a token with the tokenizers of transformers.
     """
     limit = CHARACTERS_PER_TOKEN * encoder.max_length
-    parts = []
+    parts, counts = [], []
     for start in range(0, len(texts), _TOKENISE_ROWS):
         block = [text[:limit] for text in texts[start : start + _TOKENISE_ROWS]]
-        parts.append(_check_ids(_token_ids(encoder, block), len(block), encoder, start))
+        if encoder.windows:
+            lists, n_windows = _token_windows(encoder, block)
+            counts.append(n_windows)
+            first = np.repeat(np.arange(start, start + len(block)), n_windows)
+            parts.append(_check_ids(lists, len(lists), encoder, first))
+        else:
+            rows = np.arange(start, start + len(block))
+            parts.append(_check_ids(_token_ids(encoder, block), len(block), encoder, rows))
+    rows = _joined(parts)
+    if not encoder.windows:
+        return rows
+    return WindowRows(rows, np.concatenate([[0], *counts]).cumsum())
+
+
+def _joined(parts):
     if not parts:
         return TokenRows.from_lists([])
     lengths = np.concatenate([part.lengths for part in parts])
@@ -278,26 +316,62 @@ def _token_ids(encoder, texts):
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
+    return [row[:max_length] for row in _called(tokenizer, texts)]
+
+
+def _called(tokenizer, texts):
     answer = tokenizer(texts)
     rows = answer["input_ids"] if isinstance(answer, Mapping) else answer
-    return [row[:max_length] for row in rows]
+    if len(rows) != len(texts):
+        raise ValueError(f"The tokenizer returned {len(rows)} rows for {len(texts)} texts.")
+    return rows
 
 
-def _check_ids(lists, n_rows, encoder, first):
+def _token_windows(encoder, texts):
+    """Return the token ids of all windows, and how many each text has."""
+    tokenizer, max_length = encoder.tokenizer, encoder.max_length
+    if hasattr(tokenizer, "encode_batch"):
+        texts = [[one, *one.overflowing] for one in tokenizer.encode_batch(texts)]
+        lists = [window.ids for windows in texts for window in windows]
+        return lists, [len(windows) for windows in texts]
+    if hasattr(tokenizer, "model_max_length"):
+        answer = tokenizer(
+            texts,
+            truncation=True,
+            max_length=max_length,
+            stride=_overlap(tokenizer, max_length),
+            return_overflowing_tokens=True,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        text_of = np.asarray(answer["overflow_to_sample_mapping"], dtype=np.int64)
+        return answer["input_ids"], np.bincount(text_of, minlength=len(texts))
+    step = max_length - _overlap(tokenizer, max_length)
+    lists, counts = [], []
+    for row in _called(tokenizer, texts):
+        starts = range(0, max(len(row) - max_length, 0) + step, step)
+        lists.extend(row[start : start + max_length] for start in starts)
+        counts.append(len(starts))
+    return lists, counts
+
+
+def _check_ids(lists, n_rows, encoder, row_of):
+    """Rows of token ids; ``row_of``: the number of the text of each, for messages."""
     if len(lists) != n_rows:
         raise ValueError(f"The tokenizer returned {len(lists)} rows for {n_rows} texts.")
     for row, ids in enumerate(lists):
         kind = np.asarray(ids).dtype.kind if len(ids) else "i"
         if kind not in "iu":
             raise TypeError(
-                f"The tokenizer returned something else than ints for row {first + row}: "
+                f"The tokenizer returned something else than ints for row {row_of[row]}: "
                 f"{ids[:3]!r}."
             )
     rows = TokenRows.from_lists(lists)
     upper = encoder.n_tokens if encoder.n_tokens is not None else np.inf
     wrong = np.flatnonzero((rows.ids < 0) | (rows.ids >= upper))
     if len(wrong):
-        row = first + int(np.searchsorted(rows.indptr, wrong[0], side="right")) - 1
+        row = row_of[int(np.searchsorted(rows.indptr, wrong[0], side="right")) - 1]
         raise ValueError(
             f"Row {row} has token id {rows.ids[wrong[0]]}, but the module has embeddings for 0 to "
             f"{upper - 1}: tokenizer and module do not belong together."
@@ -351,6 +425,24 @@ def pool(hidden, mask, pooling):
         return hidden.masked_fill(~present, -torch.inf).amax(dim=1)
     # Not a product with the mask: what stands under it may be infinite.
     return hidden.masked_fill(~present, 0.0).sum(dim=1) / present.sum(dim=1)
+
+
+def mean_of_windows(features, indptr):
+    """Return the mean of the features of the windows of each text.
+
+    Parameters
+    ----------
+    features : float32 tensor of shape (n_windows, width)
+    indptr : int64 ndarray of shape (n_texts + 1,)
+
+    Returns
+    -------
+    float32 tensor of shape (n_texts, width)
+    """
+    counts = torch.from_numpy(np.diff(indptr)).to(features.device)
+    text_of = torch.repeat_interleave(counts)
+    sums = torch.zeros(len(counts), features.shape[1], device=features.device)
+    return sums.index_add(0, text_of, features) / counts[:, None]
 
 
 def is_transformer(module):

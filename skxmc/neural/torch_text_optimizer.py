@@ -11,7 +11,7 @@ def make_optimizer(module, *, precision, weight_decay, betas, epsilon):
     Parameters
     ----------
     module : torch.nn.Module
-    precision : {"float32", "bfloat16"}
+    precision : {"float32", "bfloat16", "mixed"}
     weight_decay : float
     betas : (float, float), or None
         None: (0.9, 0.999), and (0.9, 0.99) in bfloat16, where a slower average of the squares
@@ -27,7 +27,7 @@ def make_optimizer(module, *, precision, weight_decay, betas, epsilon):
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    if precision == "float32":
+    if precision != "bfloat16":
         return torch.optim.AdamW(groups, lr=0.0, betas=betas or (0.9, 0.999), eps=epsilon)
     return KahanAdamW(groups, betas=betas or (0.9, 0.99), eps=epsilon)
 

@@ -21,6 +21,7 @@ __all__ = [
     "canonical_csr",
     "canonical_indicator",
     "canonical_pattern",
+    "canonical_targets",
     "check_finite",
     "check_sparse_structure",
     "subtract_pattern",
@@ -415,6 +416,77 @@ def canonical_indicator(Y, *, name="Y"):
     np.cumsum(np.bincount(rows, minlength=Y.shape[0]), out=indptr[1:])
     indices = columns.astype(_index_dtype(Y.shape[1]))
     return _make_pattern(indices, indptr, Y.shape)
+
+
+def canonical_targets(Y, *, name="Y"):
+    """A label matrix that may hold soft targets, as a canonical CSR array.
+
+    Parameters
+    ----------
+    Y : sparse array or matrix of any format, or ndarray, of shape (n_rows, n_labels)
+        0/1 as for `canonical_indicator`, or floating with values in [0, 1]: the probability that
+        the label is relevant. Explicit zeros are dropped. It is not changed.
+    name : str, default="Y"
+        How the messages call the matrix.
+
+    Returns
+    -------
+    csr_array of shape (n_rows, n_labels)
+        uint8 and all 1 if there are no other values than 0 and 1, else float32 in (0, 1]. Columns
+        sorted and unique in each row; ``indptr`` int64, ``indices`` int32.
+
+    Raises
+    ------
+    ValueError
+        As `canonical_indicator`, and for a value outside [0, 1], with row, column and value.
+
+    Notes
+    -----
+    As for `canonical_indicator`. Floating entries that a sparse matrix stores several times are
+    added up, as SciPy reads them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skxmc.ops.csr import canonical_targets
+    >>> canonical_targets(np.array([[0.0, 0.25], [1.0, 0.0]])).data
+    array([0.25, 1.  ], dtype=float32)
+    >>> canonical_targets(np.array([[0.0, 1.0]])).dtype
+    dtype('uint8')
+    """
+    values = Y.data if sp.issparse(Y) and Y.format in ("csr", "csc", "coo", "bsr") else Y
+    if getattr(values, "dtype", np.dtype(object)).kind not in "fO":
+        return canonical_indicator(Y, name=name)
+    if not sp.issparse(Y):
+        values = np.asarray(Y)
+        if values.dtype.kind == "O":
+            try:
+                values = values.astype(np.float64)
+            except (TypeError, ValueError):
+                return canonical_indicator(Y, name=name)
+    elif values is Y:
+        values = Y.tocoo().data
+    if values.ndim > 2 or ((values == 0) | (values == 1)).all():
+        return canonical_indicator(Y, name=name)
+    if sp.issparse(Y):
+        check_sparse_structure(Y, name)
+        A = sp.csr_array(Y, dtype=np.float64, copy=True)  # what scipy sums or sorts is a copy
+        A.sum_duplicates()
+    else:
+        A = sp.csr_array(values)
+    wrong = ~((A.data >= 0) & (A.data <= 1))
+    if wrong.any():
+        position = int(np.argmax(wrong))
+        row, column, value = _row_of(A.indptr, position), A.indices[position], A.data[position]
+        raise ValueError(
+            f"{name} must contain only 0 and 1, or soft targets between them; row {row}, column "
+            f"{column} holds {value:g}."
+        )
+    A = canonical_csr(A, np.float32, name=name)
+    if A.data.all():
+        return A
+    indices, indptr = _drop_zeros(A.data, A.indices, A.indptr)
+    return _make_csr(A.data[A.data != 0], indices, indptr, A.shape)
 
 
 def _require_indicator_dtype(Y, name):

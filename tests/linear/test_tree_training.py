@@ -120,6 +120,70 @@ def test_costs_are_normalised_relevances_of_the_level(mode, norm):
     assert_allclose(nodes.value, node_rows(tree, R.indptr, R.indices, R.data).value)
 
 
+def soft_problem(seed=0):
+    """Targets that are multiples of a quarter, and the four equally likely draws of the labels."""
+    X, Y = problem(60, seed=seed)
+    rng = np.random.default_rng(seed)
+    quarters = rng.integers(1, 5, Y.nnz)
+    T = canonical_csr(sp.csr_array((quarters / 4, Y.indices, Y.indptr), shape=Y.shape))
+    drawn = []
+    for draw in range(4):  # one random number for the row: labels with t above it are relevant
+        D = sp.csr_array((quarters > draw, Y.indices, Y.indptr), shape=Y.shape).astype(np.uint8)
+        D.eliminate_zeros()
+        drawn.append(canonical_csr(D))
+    return X, T, drawn
+
+
+def soft_positives(tree, T):
+    positives = node_rows(tree, T.indptr, T.indices)
+    positives = positive_costs(tree, positives, T.shape[0], None, None)
+    target = node_rows(tree, T.indptr, T.indices, T.data, largest=True).value
+    return positives._replace(target=target)
+
+
+def test_target_of_a_node_is_the_largest_below_it():
+    _, T, _ = soft_problem()
+    tree = random_tree(T.shape[1])
+    nodes, dense = soft_positives(tree, T), T.toarray()
+    for v in range(1, tree.n_nodes):
+        largest = dense[:, tree.labels_below(v)].max(axis=1, initial=0)
+        part = slice(nodes.indptr[v], nodes.indptr[v + 1])
+        assert_array_equal(nodes.rows[part], np.flatnonzero(largest))
+        assert_array_equal(nodes.target[part], largest[largest > 0])
+
+
+@pytest.mark.parametrize("loss", ["squared_hinge", "logistic"])
+@pytest.mark.parametrize(("teacher", "with_given"), [(True, False), (True, True), (False, True)])
+def test_soft_targets_are_the_mean_over_drawn_labels(loss, teacher, with_given):
+    """The classifiers are those of four copies of the rows, each with a draw of the labels."""
+    X, T, drawn = soft_problem()
+    tree = random_tree(T.shape[1])
+    # where each node has rows in all draws: nodes that no draw reaches are trained by none
+    task = TASK._replace(loss=loss, teacher=teacher, negative_cost=1.6, C=2.0, tol=1e-7)
+    pairs = canonical_csr(
+        sp.random_array(T.shape, density=0.05, rng=np.random.default_rng(1), format="csr")
+    )
+
+    def given(pairs):
+        return node_rows(tree, pairs.indptr, pairs.indices) if with_given else None
+
+    soft, _, converged = train_tree(tree, X, soft_positives(tree, T), task, given=given(pairs))
+    assert converged.all()
+    copies = canonical_csr(sp.vstack([X] * 4, format="csr"))
+    D = canonical_csr(sp.vstack(drawn, format="csr"))
+    positives = positive_costs(tree, node_rows(tree, D.indptr, D.indices), 240, None, None)
+    pairs = canonical_csr(sp.vstack([pairs] * 4, format="csr"))
+    hard, _, _ = train_tree(tree, copies, positives, task._replace(C=0.5), given=given(pairs))
+    assert_allclose(soft.bias, hard.bias, rtol=1e-3, atol=1e-4)
+    for v in np.flatnonzero(tree.label < 0):
+        for k in range(tree.child_start[v + 1] - tree.child_start[v]):
+            a, b = np.zeros((2, X.shape[1]))
+            for w, weights in ((a, soft), (b, hard)):
+                features, values = node_weights(weights, v, k)
+                w[features] = values
+            assert_allclose(a, b, rtol=1e-3, atol=2e-3)
+
+
 def _watch(monkeypatch, tree, positives):
     """Record what each node's solver is given: {node: (rows, negatives)}."""
     seen = {}

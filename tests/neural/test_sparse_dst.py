@@ -16,6 +16,7 @@ from traced import traced_memory
 from skxmc import SparseDSTClassifier, load_model, save_model
 from skxmc.exceptions import CheckpointError, MemoryLimitError, ModelFormatError
 from skxmc.neural import _training
+from skxmc.neural._head_learner import HeadLearner
 from skxmc.neural._output_layer import load_backend
 
 X, Y = make_data()
@@ -259,11 +260,11 @@ def test_early_stopping_keeps_the_best(monkeypatch):
     precisions = iter([0.2, 0.5, 0.4, 0.45, 0.3, 0.9])
     kept = []
 
-    def scripted(trainer, X, Y):
-        kept.append({n: a.copy() for n, a in trainer.output.state().items()})
+    def scripted(learner):
+        kept.append({n: a.copy() for n, a in learner.output.state().items()})
         return {"P@1": next(precisions)}
 
-    monkeypatch.setattr(_training.Trainer, "_precision", scripted)
+    monkeypatch.setattr(HeadLearner, "evaluate", scripted)
     model = fitted(validation_fraction=0.25, patience=3, epochs=30)
     assert model.n_iter_ == 5
     assert model.best_epoch_ == 2
@@ -316,16 +317,14 @@ def test_footprint_is_what_a_fit_takes(params):
     peak_of_layer = {}
     run = _training.Trainer.fit
 
-    def measured(trainer, *arguments, **options):
-        parts, states = trainer.output.parts, trainer.output.states
-        arrays = [a for record in (*parts, *states) for a in record if hasattr(a, "nbytes")]
+    def measured(trainer, n_rows, **options):
+        output = trainer.learner.output
+        arrays = [
+            a for record in (*output.parts, *output.states) for a in record if hasattr(a, "nbytes")
+        ]
         peak_of_layer["layer"] = sum(a.nbytes for a in arrays)
-        step = trainer._step
         for first in (0, 64):
-            some = np.arange(first, first + 64)
-            batch = [None if M is None else M[some] for M in (arguments[0], arguments[1])]
-            meta = options["meta"]
-            step(*batch, None if meta is None else meta[some], 100, 100)
+            trainer._step(np.arange(first, first + 64), 100)
 
     _training.Trainer.fit = measured
     try:

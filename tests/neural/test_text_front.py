@@ -499,12 +499,41 @@ def test_bfloat16_front_is_near_float32_and_learns(pair):
     np.testing.assert_allclose(losses, expected, rtol=0.05)
 
 
+def test_mixed_front_is_near_float32_and_keeps_float32_parameters(pair):
+    exact, front = TextFront(pair), TextFront(pair, precision="mixed")
+    features = front.transform(TEXTS)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, exact.transform(TEXTS), atol=0.08)
+    assert not np.allclose(features, exact.transform(TEXTS), atol=1e-5)  # bfloat16 was used
+    losses, expected = train(front, 30), train(exact, 30)
+    assert losses[-1] < 0.8 * losses[0]
+    np.testing.assert_allclose(losses, expected, rtol=0.05)
+    for arrays in (front.state(), exact.state()):
+        assert {a.dtype for n, a in arrays.items() if ".step." not in n} == {np.dtype(np.float32)}
+    again = copy.deepcopy(front)
+    again.load_state(front.state())
+    assert train(again, 2) == train(front, 2)
+
+
+def test_small_updates_count_in_mixed_precision(pair):
+    """Steps of 1/2000 of a weight are lost in bfloat16, not in float32 master weights."""
+    front = TextFront(pair, precision="mixed", weight_decay=0.0, max_grad_norm=None)
+    before = {name: p.detach().clone() for name, p in front.module.named_parameters()}
+    front.backward(np.ones_like(front.forward(TEXTS, training=True)))
+    front.step(1e-5)
+    after = dict(front.module.named_parameters())
+    name = "layers.layers.0.linear1.weight"
+    assert (after[name] != before[name]).float().mean() > 0.9
+    assert (after[name] - before[name]).abs().max() < 1.1e-5
+
+
 # ---- memory --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n_rows", "n_tokens"), [(1, 5), (4, 32), (16, 50)])
-def test_footprint_is_what_autograd_keeps(pair, n_rows, n_tokens):
-    front = TextFront(pair, max_length=64)
+@pytest.mark.parametrize("precision", ["float32", "mixed"])
+def test_footprint_is_what_autograd_keeps(pair, n_rows, n_tokens, precision):
+    front = TextFront(pair, max_length=64, precision=precision)
     n_parameters = sum(p.numel() for p in pair[1].parameters())
     predicted = front.footprint(n_rows, n_tokens)
     assert predicted["parameters"] == predicted["gradients"] == 4 * n_parameters
@@ -525,7 +554,7 @@ def test_footprint_is_what_autograd_keeps(pair, n_rows, n_tokens):
 
 
 def test_footprint_counts_the_optimizer_that_is_there(pair):
-    for precision, size in (("float32", 8), ("bfloat16", 6)):
+    for precision, size in (("float32", 8), ("bfloat16", 6), ("mixed", 8)):
         front = TextFront(pair, precision=precision)
         train(front, 1)
         state = front.state()

@@ -450,6 +450,128 @@ def test_the_order_of_the_entries_of_a_row_does_not_matter(shared_problem):
     assert_same_bits(solve_labels(X, labels, rows=rows), expected)
 
 
+# --- soft targets ----------------------------------------------------------------------------
+
+
+def soft_problem(X, positives, targets, *, C=1.0, positive_cost=1.0, **setting):
+    """One label with soft targets in float64, each row twice."""
+    dense = np.zeros(X.shape[0])
+    dense[positives] = targets
+    return SimpleNamespace(args=reference.soft_rows(X, dense, C, positive_cost), setting=setting)
+
+
+def random_targets(n, seed=0):
+    """A quarter of them hard."""
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(n) < 0.25, 1, rng.uniform(0.05, 1, n)).astype(np.float32)
+
+
+def test_soft_rows_are_the_mean_loss_over_drawn_labels():
+    rng = np.random.default_rng(0)
+    X, targets = rng.normal(size=(3, 4)), np.array([0.25, 0.0, 1.0])
+    w, b = rng.normal(size=4), 0.3
+    soft = reference.total_loss(w, b, *reference.soft_rows(X, targets, 1.5, 2.0))
+    mean = 0.0
+    for drawn in itertools.product([False, True], repeat=3):
+        probability = np.prod(np.where(drawn, targets, 1 - targets))
+        y = reference.signs(np.flatnonzero(drawn), 3)
+        mean += probability * reference.total_loss(w, b, X, y, reference.costs(y, 1.5, 2.0))
+    assert soft == pytest.approx(mean, rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize(
+    ("bias_value", "regularize_bias"), [(1.0, True), (2.0, False), (0.0, True)]
+)
+def test_soft_targets_reach_the_optimum(loss, start, bias_value, regularize_bias):
+    X = random_rows(90, 40, seed=3)
+    labels = [label_of_size(k, 90, seed=k) for k in (1, 2, 9, 40, 90)]
+    targets = [random_targets(len(label), seed=k) for k, label in enumerate(labels)]
+    targets[1][:] = 0.01  # hardly a positive at all
+    costs = np.array([1.0, 2.0, 0.5, 1.0, 3.0])
+    solution = solve_labels(
+        *(X, labels),
+        bias_value=bias_value,
+        pos_targets=np.concatenate(targets),
+        positive_cost=costs,
+        loss=loss,
+        start=start,
+        C=0.8,
+        tol=TIGHT,
+        regularize_bias=regularize_bias,
+    )
+    assert_valid(solution, len(labels), 40)
+    for k, label in enumerate(labels):
+        p = soft_problem(
+            *(X, label, targets[k]),
+            C=0.8,
+            positive_cost=costs[k],
+            loss=loss,
+            bias_value=bias_value,
+            regularize_bias=regularize_bias,
+        )
+        best = optimum_of(p)
+        found = objective_of(p, *weights_of(solution, k, 40))
+        assert best <= found * (1 + 1e-9)
+        assert found <= best * (1 + 1e-5) + 1e-7
+
+
+def test_soft_targets_of_one_change_nothing(shared_problem):
+    labels = shared_problem.labels[:12]
+    ones = np.ones(sum(map(len, labels)), np.float32)
+    hard = solve_labels(shared_problem.X, labels, rows=shared_problem.rows)
+    soft = solve_labels(shared_problem.X, labels, rows=shared_problem.rows, pos_targets=ones)
+    assert_same_bits(soft, hard)
+
+
+def test_a_soft_label_does_not_depend_on_its_neighbours(shared_problem):
+    labels = shared_problem.labels[:20]
+    targets = [random_targets(len(label), seed=k) for k, label in enumerate(labels)]
+    together = solve_labels(
+        shared_problem.X, labels, rows=shared_problem.rows, pos_targets=np.concatenate(targets)
+    )
+    for k in (0, 7, 19):
+        alone = solve_labels(
+            shared_problem.X, [labels[k]], rows=shared_problem.rows, pos_targets=targets[k]
+        )
+        part = slice(together.indptr[k], together.indptr[k + 1])
+        np.testing.assert_array_equal(together.indices[part], alone.indices)
+        np.testing.assert_array_equal(together.data[part], alone.data)
+
+
+def test_soft_targets_converge_by_the_stopping_rule(shared_problem):
+    """At tol, over all rows: the gradient at zero counts each positive with its target."""
+    X, labels, tol = shared_problem.X, shared_problem.labels[:20], 0.01
+    targets = [random_targets(len(label), seed=k) for k, label in enumerate(labels)]
+    solution = solve_labels(
+        X, labels, rows=shared_problem.rows, pos_targets=np.concatenate(targets), tol=tol
+    )
+    assert solution.converged.all()
+    n = X.shape[0]
+    for k, label in enumerate(labels):
+        p = soft_problem(X, label, targets[k])
+        at_zero = np.linalg.norm(reference.gradient(np.zeros(X.shape[1]), 0.0, *p.args))
+        share = max(min(targets[k].sum(), n - targets[k].sum()), 1) / n
+        g = reference.gradient(*weights_of(solution, k, X.shape[1]), *p.args)
+        assert np.linalg.norm(g) <= 1.01 * tol * share * at_zero
+
+
+def test_pruning_by_loss_counts_soft_targets():
+    X = random_rows(80, 60, seed=5)
+    labels = [label_of_size(k, 80, seed=k) for k in (3, 30)]
+    targets = [random_targets(len(label), seed=k) for k, label in enumerate(labels)]
+    options = {"pos_targets": np.concatenate(targets), "tol": TIGHT}
+    full = solve_labels(X, labels, **options)
+    pruned = solve_labels(X, labels, loss_tolerance=0.1, **options)
+    for k, label in enumerate(labels):
+        w, b = weights_of(full, k, 60)
+        p = soft_problem(X, label, targets[k])
+        expected, _ = reference.prune_by_loss(w, b, *p.args, 0.1)
+        np.testing.assert_array_equal(weights_of(pruned, k, 60)[0], expected)
+        assert 0 < np.count_nonzero(expected) < np.count_nonzero(w)
+
+
 # --- starts ----------------------------------------------------------------------------------
 
 
@@ -461,7 +583,8 @@ def internal_start(X, positives, start, bias_value):
     n_pos = len(chosen)
     coefs = np.zeros(n_samples)
     column = np.zeros(n_features)
-    sums = numba_._positive_sums(rows, chosen, column)
+    *sums, total_targets = numba_._positive_sums(rows, chosen, np.ones(n_pos, np.float32), column)
+    assert total_targets == n_pos
     dense = np.hstack([X.toarray(), np.full((n_samples, 1), bias_value)])
     P, total = dense[chosen].sum(axis=0), dense.sum(axis=0)
     np.testing.assert_allclose(sums, [P @ P, P @ total], rtol=1e-5, atol=1e-12)

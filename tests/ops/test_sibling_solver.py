@@ -59,7 +59,8 @@ class Node:
         self.children = [np.asarray(c, np.int64) for c in children]
         self.costs = [np.ones(len(c)) for c in children] if costs is None else costs
         m = len(self.rows)
-        self.negatives = np.ones(m, bool) if negatives is None else np.asarray(negatives, bool)
+        self.negatives = np.ones(m, bool) if negatives is None else np.asarray(negatives)
+        self.twin_costs = options.pop("twin_costs", None)
         self.negative_cost = options.pop("negative_cost", 1.0)
         self.options = {**DEFAULTS, **options}
 
@@ -73,6 +74,7 @@ class Node:
             np.concatenate([np.empty(0), *self.children]).astype(np.int32),
             np.concatenate([np.empty(0), *self.costs]),
             self.negatives,
+            twin_costs=None if self.twin_costs is None else np.concatenate(self.twin_costs),
             negative_cost=self.negative_cost,
             **self.options,
         )
@@ -81,12 +83,17 @@ class Node:
 
     def problem(self, k):
         """Child k in float64, on the rows that it sees."""
-        c = np.where(self.negatives, self.options["C"] * self.negative_cost, 0.0)
+        c = self.negatives * self.options["C"] * self.negative_cost
         c[self.children[k]] = self.options["C"] * np.asarray(self.costs[k])
         y = reference.signs(self.children[k], len(self.rows))
-        seen = self.negatives.copy()
+        seen = self.negatives > 0
         seen[self.children[k]] = True
         X = self.X[self.rows].toarray().astype(np.float64)
+        if self.twin_costs is not None:
+            twin_costs = self.options["C"] * self.negative_cost * self.twin_costs[k]
+            X = np.vstack([X, X[self.children[k]]])
+            y, c = np.append(y, -np.ones(len(twin_costs))), np.append(c, twin_costs)
+            seen = np.append(seen, twin_costs > 0)
         names = ("loss", "bias_value", "regularize_bias")
         return SimpleNamespace(
             args=(X[seen], y[seen], c[seen]), setting={name: self.options[name] for name in names}
@@ -178,6 +185,55 @@ def test_children_reach_the_reference_optimum(loss, bias_value, regularize_bias,
     solution = assert_optimal(Node(text_rows(45, 80), children, **setting))
     assert solution.converged.all()
     assert (solution.bias == 0).all() or bias_value > 0
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("regularize_bias", [True, False])
+def test_soft_targets_and_weights_of_negatives(loss, regularize_bias):
+    """A row of the weight r and the target t costs t as a positive and r - t as a negative."""
+    X = text_rows(60, 90, seed=2)
+    rng = np.random.default_rng(2)
+    children = [c for c in random_children(21, 60, seed=2) if len(c) < 60]
+    weight = rng.uniform(0.1, 1, 60).astype(np.float32)
+    weight[::4] = 1
+    weight[1::8] = 0  # positives only
+    targets = [(weight[c] * rng.choice([0.3, 0.8, 1], len(c))).astype(np.float32) for c in children]
+    targets = [np.where(weight[c] == 0, 0.5, t) for c, t in zip(children, targets, strict=True)]
+    twin_costs = [np.maximum(weight[c] - t, 0) for c, t in zip(children, targets, strict=True)]
+    node = Node(
+        *(X, children),
+        costs=[2 * t for t in targets],
+        negatives=weight,
+        twin_costs=twin_costs,
+        negative_cost=1.6,
+        C=1.5,
+        loss=loss,
+        regularize_bias=regularize_bias,
+    )
+    assert_optimal(node)
+    hard = Node(X, children, C=1.5, negative_cost=1.6, loss=loss, regularize_bias=regularize_bias)
+    assert abs(hard.solve().bias - node.solve().bias).max() > 0.1
+
+
+def test_twins_of_no_weight_change_nothing():
+    X, children = text_rows(50, 80, seed=4), random_children(18, 50, seed=4)
+    expected = Node(X, children).solve()
+    none = [np.zeros(len(c)) for c in children]
+    assert_same_bits(Node(X, children, twin_costs=none).solve(), expected)
+    assert_same_bits(Node(X, children, negatives=np.ones(50, np.float32)).solve(), expected)
+
+
+def test_children_with_twins_do_not_depend_on_their_siblings():
+    X, children = text_rows(50, 80, seed=4), random_children(18, 50, seed=4)
+    twins = [np.full(len(c), 0.25) for c in children]
+    together = Node(X, children, twin_costs=twins).solve()
+    for k in (0, 5, 17):
+        alone = Node(X, [children[k]], twin_costs=[twins[k]]).solve()
+        w, b = weights_of(together, k, 80)
+        v, c = weights_of(alone, 0, 80)
+        # the rows that only siblings have twice add to the order of float32 sums
+        np.testing.assert_allclose(w, v, rtol=1e-4, atol=1e-5)
+        assert b == pytest.approx(c, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -684,7 +740,8 @@ def call(**changes):
         "negatives": np.ones(3, bool),
     }
     solver = SiblingSolver(X.indptr, X.indices, X.data, 3)
-    return solver.solve(*{**arrays, **changes}.values(), **DEFAULTS)
+    twin_costs = changes.pop("twin_costs", None)
+    return solver.solve(*{**arrays, **changes}.values(), twin_costs=twin_costs, **DEFAULTS)
 
 
 @pytest.mark.parametrize(
@@ -697,6 +754,9 @@ def call(**changes):
         ({"pos_rows": [0]}, "ends with 2, but there are 1 pos_rows"),
         ({"pos_costs": np.ones(3)}, "3 pos_costs"),
         ({"negatives": np.ones(2, bool)}, "2 negatives for 3 rows"),
+        ({"negatives": np.array([1, np.nan, 0])}, "negatives must be finite and not negative.*nan"),
+        ({"negatives": np.array([1.0, 0, -1])}, "negatives must be finite.*-1.0 at 2"),
+        ({"twin_costs": np.ones(7)}, "7 twin_costs"),
         ({"pos_indptr": [0, 2, 1]}, "pos_indptr"),
         ({"pos_indptr": [0, 3, 2]}, "not decrease"),
         ({"pos_indptr": [1, 1, 2]}, "begin with 0"),

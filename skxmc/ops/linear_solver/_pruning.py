@@ -13,7 +13,9 @@ _ABSOLUTE = 1e-5
 
 
 @jit
-def _block_losses(loss, scores, pos_rows, pos_indptr, first, count, C, positive_cost, losses):
+def _block_losses(
+    loss, scores, pos_rows, pos_targets, pos_indptr, first, count, C, positive_cost, losses
+):
     """Sum over all rows of c_i l(y_i s_i) for the labels first..first + count of a block."""
     for b in range(count):
         label = first + b
@@ -22,7 +24,8 @@ def _block_losses(loss, scores, pos_rows, pos_indptr, first, count, C, positive_
             total += C * _loss(loss, -np.float64(scores[b, i]))
         for q in range(pos_indptr[label], pos_indptr[label + 1]):
             score = np.float64(scores[b, pos_rows[q]])
-            total += C * (positive_cost[label] * _loss(loss, score) - _loss(loss, -score))
+            gain = positive_cost[label] * _loss(loss, score) - _loss(loss, -score)
+            total += C * pos_targets[q] * gain
         losses[b] = total
 
 
@@ -42,6 +45,7 @@ def keep_within_loss(
     loss,
     pos_indptr,
     pos_rows,
+    pos_targets,
     C,
     positive_cost,
     bias,
@@ -81,7 +85,8 @@ def keep_within_loss(
                 W[numbers[entries], b] = data[entries]
             score_block(rows, W, shared, offset, scores)
             _block_losses(
-                loss, scores, pos_rows, pos_indptr, first, count, C, positive_cost, losses
+                *(loss, scores, pos_rows, pos_targets, pos_indptr, first, count),
+                *(C, positive_cost, losses),
             )
             return losses[:count].copy()
 

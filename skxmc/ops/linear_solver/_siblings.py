@@ -28,6 +28,9 @@ g' has the coefficients a + s - beta D 1 g_b / h_bb, and H' d those of d plus
 u = D (X d + beta d_b), d_b = -beta 1^T D X d / h_bb. ||(g', g_b)|| is the *reduced gradient* of the
 stopping rule; it is zero where the gradient is. The iterates are those of Newton-CG with H' in
 weight space, without a preconditioner.
+
+A row may be a positive of a child and at the same time a negative of it, with a cost of its own: a
+soft target. Such a row is read twice (its *twin* follows after the rows).
 """
 
 import math
@@ -501,6 +504,8 @@ def _set_costs(
     pos_indptr,
     pos_rows,
     pos_costs,
+    twins,
+    twin_costs,
     first,
     count,
     at_zero,
@@ -508,13 +513,17 @@ def _set_costs(
 ):
     """Signed costs of the children first..first + count, their sum and the rarer sign's share.
 
+    Entry p of ``pos_rows`` has the row ``twins[p]`` as a negative too, if this is not -1.
+
     Lanes without a child, and children without a positive, get the sum zero.
     """
     n_lanes = costs.shape[1]
     n_negatives = 0
+    weight = 0.0
     for i in range(m):
-        cost = -C_negative if negatives[i] else np.float32(0)
-        n_negatives += negatives[i]
+        cost = -C_negative * negatives[i]
+        n_negatives += negatives[i] > 0
+        weight += negatives[i]
         for b in range(n_lanes):
             costs[i, b] = cost if b < count else np.float32(0)
     for b in range(n_lanes):
@@ -523,11 +532,18 @@ def _set_costs(
         if b < count and pos_indptr[first + b + 1] > pos_indptr[first + b]:
             n_pos = pos_indptr[first + b + 1] - pos_indptr[first + b]
             n_neg = n_negatives
+            left = weight
             for p in range(pos_indptr[first + b], pos_indptr[first + b + 1]):
-                n_neg -= negatives[pos_rows[p]]
-                costs[pos_rows[p], b] = C * pos_costs[p]
+                i = pos_rows[p]
+                n_neg -= negatives[i] > 0
+                left -= negatives[i]
+                costs[i, b] = C * pos_costs[p]
                 at_zero[b] += C * pos_costs[p]
-            at_zero[b] += np.float64(C_negative) * n_neg
+                if twins[p] >= 0:
+                    costs[twins[p], b] = -C_negative * twin_costs[p]
+                    left += twin_costs[p]
+            # the sums of weights that are no integers round
+            at_zero[b] += np.float64(C_negative) * max(left, 0.0)
             imbalance[b] = max(min(n_pos, n_neg), 1) / (n_pos + n_neg)
 
 
@@ -728,6 +744,7 @@ class SiblingSolver:
         pos_costs,
         negatives,
         *,
+        twin_costs=None,
         loss,
         C,
         negative_cost=1.0,
@@ -745,7 +762,8 @@ class SiblingSolver:
 
         (`reference.objective`; r is 1 or 0). Its rows are its positives, with c_i = C times their
         cost, and those of the node's negatives that are not among these, with
-        c_i = C ``negative_cost``.
+        c_i = C ``negative_cost`` times their weight as negatives. With ``twin_costs`` a positive
+        row counts as a negative of the child as well.
 
         Parameters
         ----------
@@ -758,9 +776,13 @@ class SiblingSolver:
             ``rows``, distinct within a child. There may be none.
         pos_costs : float32 array of shape (pos_indptr[-1],)
             Cost of each positive, not negative.
-        negatives : bool array of shape (m,)
-            Rows that are negatives of the children that they are no positives of. The children see
-            the other rows as positives only.
+        negatives : bool or float32 array of shape (m,)
+            Weight of each row as a negative of the children that it is no positive of, finite and
+            not negative. The children see rows of the weight 0 (False) as positives only.
+        twin_costs : float32 array of shape (pos_indptr[-1],), optional
+            Weight of each positive's row as a negative of the same child, finite and not negative:
+            for the soft target t of a row of the weight r, ``pos_costs`` is t and this is r - t.
+            Default: 0.
         loss : {"squared_hinge", "logistic"}
         C : float
             Weight of the loss, 1 / lambda; above 0.
@@ -794,8 +816,9 @@ class SiblingSolver:
         -----
         A child's result depends on its node's rows and its own positives, not on its siblings.
 
-        Memory: 640 bytes a row of the largest node so far, 64 bytes and a few more a feature, 12
-        bytes a weight, and 8 an entry of the rows, of which at most 8 a feature are copied. Time:
+        Memory: 640 bytes a row of the largest node so far (rows with a twin count twice), 64 bytes
+        and a few more a feature, 12 bytes a weight, and 8 an entry of the rows, of which at most 8
+        a feature are copied. Time:
         each product with K takes O(LANES stored entries of the rows), and serves ``LANES``
         children.
         """
@@ -803,7 +826,7 @@ class SiblingSolver:
         pos_indptr = np.ascontiguousarray(pos_indptr, np.int64)
         pos_rows = np.ascontiguousarray(pos_rows, np.int32)
         pos_costs = np.ascontiguousarray(pos_costs, np.float32)
-        negatives = np.ascontiguousarray(negatives, np.bool_)
+        negatives = np.ascontiguousarray(negatives, np.float32)
         m = len(rows)
         n_children = len(pos_indptr) - 1
         _check_range("rows", rows, len(self.row_lengths))
@@ -815,6 +838,21 @@ class SiblingSolver:
                 f"pos_indptr ends with {pos_indptr[-1]}, but there are {len(pos_rows)} pos_rows "
                 f"and {len(pos_costs)} pos_costs; {len(negatives)} negatives for {m} rows."
             )
+        if twin_costs is None:
+            twin_costs = np.zeros(len(pos_rows), np.float32)
+        twin_costs = np.ascontiguousarray(twin_costs, np.float32)
+        if len(twin_costs) != len(pos_rows):
+            raise ValueError(f"{len(twin_costs)} twin_costs for {len(pos_rows)} pos_rows.")
+        _check_weights("negatives", negatives)
+        _check_weights("twin_costs", twin_costs)
+        # rows that are both, once more after the others
+        twins = np.full(len(pos_rows), -1, np.int32)
+        doubled, number = np.unique(pos_rows[twin_costs > 0], return_inverse=True)
+        twins[twin_costs > 0] = m + number
+        if len(doubled):
+            rows = np.concatenate([rows, rows[doubled]])
+            negatives = np.concatenate([negatives, np.zeros(len(doubled), np.float32)])
+            m = len(rows)
         bias = np.empty(n_children)
         n_iter = np.empty(n_children, np.int64)
         outcome = np.empty(n_children, np.int64)
@@ -833,6 +871,8 @@ class SiblingSolver:
                 pos_indptr,
                 pos_rows,
                 pos_costs,
+                twins,
+                twin_costs,
                 first,
                 count,
             )
@@ -921,6 +961,15 @@ def _check_rows(indptr, indices, data, row_lengths, n_features):
             f"{len(data)} values."
         )
     _check_range("indices", indices, n_features)
+
+
+def _check_weights(name, weights):
+    wrong = ~(weights >= 0) | np.isinf(weights)
+    if wrong.any():
+        raise ValueError(
+            f"{name} must be finite and not negative, got {weights[np.argmax(wrong)]} at "
+            f"{np.argmax(wrong)}."
+        )
 
 
 def _check_range(name, numbers, stop):

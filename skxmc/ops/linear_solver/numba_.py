@@ -16,6 +16,10 @@ inside the margin:
 4. truncated Newton on the working set, in coordinates of the features it holds;
 5. back to 2, until 3 finds nothing to add or the gradient over all rows is small enough.
 
+A positive row may have a *soft target* t in (0, 1]: its loss is t c l(s) + (1 - t) l(-s), the mean
+over labels drawn with the probability t. Where t < 1 the row stands in the working set twice, as a
+positive and, after the positives, as a negative (its *twin*).
+
 A lane whose label is done takes the next label, so that every pass over X serves 16 labels. What
 happens in a lane depends on its label alone: the result is the same for any order, sharding or
 number of threads. The logistic loss has curvature everywhere; its working set is all rows.
@@ -252,6 +256,7 @@ class _Problem(NamedTuple):
     threshold: np.float32
     pos_indptr: np.ndarray
     pos_rows: np.ndarray
+    pos_targets: np.ndarray  # float32, in (0, 1]
     positive_cost: np.ndarray
 
 
@@ -261,6 +266,7 @@ class _Lanes(NamedTuple):
     label: np.ndarray  # -1: free
     round: np.ndarray
     steps: np.ndarray  # Newton steps so far
+    n_twins: np.ndarray  # soft positives, which follow the positives as negatives
     n_rows: np.ndarray  # working set: rows, features, stored entries
     n_features: np.ndarray
     nnz: np.ndarray
@@ -278,9 +284,9 @@ class _Scratch(NamedTuple):
     W: np.ndarray  # (n_features, LANES): current vectors, without the shared part
     scores: np.ndarray  # (LANES, n_samples)
     buffer: np.ndarray  # (_CHUNK, LANES)
-    rows: np.ndarray  # (LANES, n_samples): working sets, positives first
+    rows: np.ndarray  # (LANES, n_samples + most twins): working sets, positives and twins first
     features: np.ndarray  # (LANES, n_features): the caller's number of each local feature
-    local_indptr: np.ndarray  # (LANES, n_samples + 1)
+    local_indptr: np.ndarray  # (LANES, n_samples + most twins + 1)
     local_of: np.ndarray  # (n_features,): all bits set between uses
     column: np.ndarray  # (n_features,) float64: zero between uses
     histogram: np.ndarray
@@ -316,26 +322,31 @@ def _clear_row(rows, i, column):
 
 
 @jit
-def _positive_sums(rows, positives, column):
-    """||P||^2 and P.S of the sum P of the positive rows and the sum S of all, bias included."""
-    constant = rows.bias_value * rows.bias_value * len(positives)
-    pos_norm2 = constant * len(positives)
+def _positive_sums(rows, positives, targets, column):
+    """||P||^2 and P.S of the sum P of the positive rows and the sum S of all, bias included.
+
+    Each positive counts with its target; the third value is the sum of the targets.
+    """
+    n_pos = 0.0
+    for q in range(len(positives)):
+        n_pos += targets[q]
+        _add_row(rows, positives[q], targets[q], column)
+    constant = rows.bias_value * rows.bias_value * n_pos
+    pos_norm2 = constant * n_pos
     pos_total = constant * (len(rows.indptr) - 1)
     for q in range(len(positives)):
-        _add_row(rows, positives[q], np.float32(1), column)
-    for q in range(len(positives)):
-        pos_norm2 += _scatter_dot(rows, positives[q], column)
-        pos_total += _scatter_dot(rows, positives[q], rows.total)
+        pos_norm2 += targets[q] * _scatter_dot(rows, positives[q], column)
+        pos_total += targets[q] * _scatter_dot(rows, positives[q], rows.total)
     for q in range(len(positives)):
         _clear_row(rows, positives[q], column)
-    return pos_norm2, pos_total
+    return pos_norm2, pos_total, n_pos
 
 
 def _mean_separating(rows, n_pos, pos_norm2, pos_total):
     """(u / n_pos, v) of w0 = u P + v m with w0.P = t+ and w0.m = f (reference_facts A4).
 
-    P and m are the means of the positives and of all rows; f makes the mean score of the negatives
-    t-.
+    P and m are the means of the positives and of all rows, each positive counted with its target;
+    f makes the mean score of the negatives t-.
     """
     n = len(rows.indptr) - 1
     pp = pos_norm2 / n_pos / n_pos
@@ -404,29 +415,39 @@ def _add_rows(rows, positives, coefs, W, b):
 def _open_lane(problem, rows, lanes, scratch, b, label):
     """Start ``label`` in lane ``b``: its starting vector and the gradient norm to be reached."""
     n = len(rows.indptr) - 1
-    positives = problem.pos_rows[problem.pos_indptr[label] : problem.pos_indptr[label + 1]]
-    n_pos = len(positives)
-    pos_norm2, pos_total = _positive_sums(rows, positives, scratch.column)
-    coefs = scratch.coefs[:n_pos]
+    entries = slice(problem.pos_indptr[label], problem.pos_indptr[label + 1])
+    positives, targets = problem.pos_rows[entries], problem.pos_targets[entries]
+    count = len(positives)
+    twins = positives[targets < 1]
+    pos_norm2, pos_total, n_pos = _positive_sums(rows, positives, targets, scratch.column)
+    coefs = scratch.coefs[:count]
     coefs[:] = 0
     shared = 0.0
-    if problem.start == "multi-positive" and n_pos <= _MAX_MULTI_POSITIVE and n_pos < n:
+    if (
+        problem.start == "multi-positive"
+        and count <= _MAX_MULTI_POSITIVE
+        and count < n
+        and len(twins) == 0
+    ):
         shared = _multi_positive(
             rows, positives, pos_norm2, pos_total, scratch.gram, scratch.column, coefs
         )
     elif problem.start != "zero":
         coefs[:], shared = _mean_separating(rows, n_pos, pos_norm2, pos_total)
+        coefs *= targets
     _add_rows(rows, positives, coefs, scratch.W, b)
-    scratch.rows[b, :n_pos] = positives
+    scratch.rows[b, :count] = positives
+    scratch.rows[b, count : count + len(twins)] = twins
     lanes.label[b] = label
     lanes.round[b] = 0
     lanes.steps[b] = 0
-    lanes.n_rows[b] = n_pos
+    lanes.n_twins[b] = len(twins)
+    lanes.n_rows[b] = count + len(twins)
     lanes.n_features[b] = 0
     lanes.nnz[b] = 0
     lanes.shared[b] = shared
     lanes.bias[b] = (coefs.sum() + shared) * rows.bias_value
-    # g(0) = -l'(0) C (c+ sum_pos x - sum_neg x): the norm that LIBLINEAR's rule refers to
+    # g(0) = -l'(0) C (c+ sum_pos t x - sum_neg (1 - t) x): the norm that LIBLINEAR's rule refers to
     a = -(1.0 + problem.positive_cost[label])
     norm2 = rows.total_norm2 + 2 * a * pos_total + a * a * pos_norm2
     slope0 = 2.0 if problem.loss == SQUARED_HINGE else 0.5
@@ -441,10 +462,11 @@ def _choose_rows(problem, lanes, scratch, b):
     if problem.loss == LOGISTIC:
         if not first:
             return known, 0
-        others = np.ones(scratch.rows.shape[1], bool)
+        others = np.ones(scratch.scores.shape[1], bool)
         others[scratch.rows[b, :known]] = False
-        scratch.rows[b, known:] = np.flatnonzero(others)
-        return len(others), 0
+        size = known + np.count_nonzero(others)
+        scratch.rows[b, known:size] = np.flatnonzero(others)
+        return size, 0
     if first:
         quota = _FIRST_ROWS + _FIRST_ROWS_PER_ROOT * math.sqrt(known)
         lower = _START_NEGATIVE - 0.5
@@ -463,7 +485,7 @@ def _choose_rows(problem, lanes, scratch, b):
 
 
 @jit
-def _load_lane(rows, lanes, scratch, local_indices, local_data, b, m, n_pos, cost, C):
+def _load_lane(rows, lanes, scratch, local_indices, local_data, b, m, targets, cost, C):
     """Set up the problem of lane ``b`` on m rows in compact coordinates; returns its features."""
     first = lanes.round[b] == 0
     features = scratch.features[b]
@@ -481,10 +503,16 @@ def _load_lane(rows, lanes, scratch, local_indices, local_data, b, m, n_pos, cos
         local_indices[b],
         local_data[b],
     )
+    n_pos = len(targets)
     for q in range(m):
         positive = q < n_pos
         scratch.y[q] = np.float32(1) if positive else np.float32(-1)
-        scratch.costs[q] = np.float32(C * cost) if positive else np.float32(C)
+        scratch.costs[q] = np.float32(C * cost) * targets[q] if positive else np.float32(C)
+    twin = n_pos
+    for q in range(n_pos):
+        if targets[q] < 1:
+            scratch.costs[twin] = np.float32(C) * (np.float32(1) - targets[q])
+            twin += 1
     # The part of the shared vector outside the working set's features only adds to ||w||, so it
     # is dropped.
     share = lanes.shared[b] / (len(rows.indptr) - 1)
@@ -505,7 +533,7 @@ def _store_lane(lanes, scratch, b, n_local):
 def _solve_lane(problem, rows, lanes, scratch, local_indices, local_data, b, m, nnz, counters):
     """Newton steps on the m rows of lane ``b``'s working set; updates its column of W."""
     label = lanes.label[b]
-    n_pos = problem.pos_indptr[label + 1] - problem.pos_indptr[label]
+    entries = slice(problem.pos_indptr[label], problem.pos_indptr[label + 1])
     n_local = _load_lane(
         rows,
         lanes,
@@ -514,7 +542,7 @@ def _solve_lane(problem, rows, lanes, scratch, local_indices, local_data, b, m, 
         local_data,
         b,
         m,
-        n_pos,
+        problem.pos_targets[entries],
         problem.positive_cost[label],
         problem.C,
     )
@@ -583,7 +611,7 @@ def _fit_lanes(problem, rows, counters):
     hinge = problem.loss == SQUARED_HINGE
     # The logistic loss needs all rows in each lane: one lane at a time bounds the memory.
     n_lanes = LANES if hinge else 1
-    lanes, scratch = _new_lanes(), _new_scratch(n, d)
+    lanes, scratch = _new_lanes(), _new_scratch(n, d, _most_twins(problem))
     lengths = np.diff(rows.indptr)
     # Pools of the working sets' entries, which grow: pages that no lane reaches are not touched.
     local_indices = np.empty((n_lanes, 1 << 14), np.uint32)
@@ -674,6 +702,7 @@ def solve(
     max_iter=1000,
     threshold=0.0,
     loss_tolerance=None,
+    pos_targets=None,
 ):
     """Solve the labels whose positive rows are ``pos_rows[pos_indptr[l]:pos_indptr[l + 1]]``.
 
@@ -700,6 +729,9 @@ def solve(
     loss_tolerance : float, optional
         Also drop per label as many of the smallest weights as raise its loss over all rows by at
         most this share.
+    pos_targets : float32 array, optional
+        Soft target t in (0, 1] of each entry of ``pos_rows``: the row's loss is
+        ``t c+ l(s) + (1 - t) l(-s)`` (`reference.soft_rows`). Default: 1.
 
     Returns
     -------
@@ -708,9 +740,12 @@ def solve(
     Notes
     -----
     Memory beside the result, in bytes: 64 (n_samples + n_features) for the block, and the rows of
-    16 working sets.
+    16 working sets. The mean-separating start stands in for the multi-positive one where a label
+    has soft targets.
     """
     n_labels = len(pos_indptr) - 1
+    if pos_targets is None:
+        pos_targets = np.ones(len(pos_rows), np.float32)
     if positive_cost is None:
         positive_cost = np.ones(n_labels)
     problem = _Problem(
@@ -723,6 +758,7 @@ def solve(
         threshold=np.float32(threshold),
         pos_indptr=np.array(pos_indptr, np.int64),
         pos_rows=np.array(pos_rows, np.int32),
+        pos_targets=np.array(pos_targets, np.float32),
         positive_cost=np.array(positive_cost, np.float64),
     )
     bias = np.zeros(n_labels, np.float32)
@@ -744,6 +780,7 @@ def solve(
             problem.loss,
             problem.pos_indptr,
             problem.pos_rows,
+            problem.pos_targets,
             problem.C,
             problem.positive_cost,
             bias,
@@ -771,21 +808,28 @@ def work_bytes(n, d):
     return per_row * n + per_feature * d
 
 
+def _most_twins(problem):
+    """Soft positives of the label that has the most."""
+    soft = np.concatenate(([0], np.cumsum(problem.pos_targets < 1)))
+    return int(np.diff(soft[problem.pos_indptr]).max(initial=0))
+
+
 def _new_lanes():
-    integers = [np.zeros(LANES, np.int64) for _ in range(6)]
+    integers = [np.zeros(LANES, np.int64) for _ in range(7)]
     integers[0] -= 1
     floats = [np.zeros(LANES, np.float32) for _ in range(3)]
     return _Lanes(*integers, np.zeros(LANES), np.zeros(LANES), np.zeros(LANES, np.int64), *floats)
 
 
-def _new_scratch(n, d):
+def _new_scratch(n, d, n_twins):
+    m = n + n_twins  # rows of a working set, at most
     return _Scratch(
         W=aligned_zeros((d, LANES)),
         scores=np.zeros((LANES, n), np.float32),
         buffer=np.empty((_CHUNK, LANES), np.float32),
-        rows=np.empty((LANES, n), np.int32),
+        rows=np.empty((LANES, m), np.int32),
         features=np.empty((LANES, d), np.uint32),
-        local_indptr=np.zeros((LANES, n + 1), np.int64),
+        local_indptr=np.zeros((LANES, m + 1), np.int64),
         local_of=np.full(d, 0xFFFFFFFF, np.uint32),
         column=np.zeros(d, np.float64),
         histogram=np.zeros(_BINS, np.int64),
@@ -794,8 +838,8 @@ def _new_scratch(n, d):
         gram=np.empty((_MAX_MULTI_POSITIVE + 2, _MAX_MULTI_POSITIVE + 1)),
         w=np.zeros(d + 1, np.float32),
         vectors=np.zeros((N_VECTORS, d + 1), np.float32),
-        row_values=np.empty((4, n), np.float32),
-        active=np.empty(n, np.int32),
-        y=np.empty(n, np.float32),
-        costs=np.empty(n, np.float32),
+        row_values=np.empty((4, m), np.float32),
+        active=np.empty(m, np.int32),
+        y=np.empty(m, np.float32),
+        costs=np.empty(m, np.float32),
     )

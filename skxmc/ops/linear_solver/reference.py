@@ -32,6 +32,25 @@ def costs(y, C=1.0, positive_cost=1.0):
     return np.where(y > 0, C * positive_cost, C)
 
 
+def soft_rows(X, targets, C=1.0, positive_cost=1.0):
+    """Rows, signs and costs of the hard problem that one with soft targets is equal to.
+
+    A row with the target t in [0, 1] has the loss t c+ l(s) + (1 - t) l(-s), the mean of the loss
+    over labels drawn with the probability t. So each row stands for two: a positive of the cost
+    C c+ t and a negative of the cost C (1 - t).
+
+    Returns
+    -------
+    X : float64 array of shape (2 n_samples, n_features)
+    y, costs : float64 arrays of shape (2 n_samples,)
+    """
+    X = _dense(X)
+    targets = np.asarray(targets, dtype=np.float64)
+    ones = np.ones(len(X))
+    costs = np.concatenate([C * positive_cost * targets, C * (1 - targets)])
+    return np.vstack([X, X]), np.concatenate([ones, -ones]), costs
+
+
 def loss_values(margins, loss):
     """Return l(z), l'(z) and l''(z), the generalised one at the kink of l', of each margin z."""
     if loss == "squared_hinge":

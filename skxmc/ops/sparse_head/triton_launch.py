@@ -1,8 +1,7 @@
 """Tile sizes and warps of each kernel: the same for running and for compiling ahead of time."""
 
+import functools
 from typing import NamedTuple
-
-import triton
 
 from skxmc.ops.sparse_head.triton_fixed import (
     fixed_grad_weights,
@@ -57,14 +56,17 @@ class Launch(NamedTuple):
 
     def tiles(self, axis, size):
         """Number of tiles that cover ``size`` elements of an axis ("B", "F", "G", "L" or "")."""
-        return triton.cdiv(size, self.blocks[f"BLOCK_{axis}" if axis else "BLOCK"])
+        return -(-size // self.blocks[f"BLOCK_{axis}" if axis else "BLOCK"])
 
 
+@functools.cache
 def launch(name, n_columns=16, fan_in=16, group_size=16, dot="bf16"):
     """Tiles and options of a kernel for these sizes.
 
     Tiles of ``tl.dot`` have at least 16 rows and columns; what is beyond the array is masked. The
     sizes are chosen so that no kernel spills registers (tools/compile_triton.py shows them).
+
+    Kept for each set of arguments, not to be changed by the caller: small kernels wait for Python.
     """
     columns = _tile(n_columns, 64)
     slots = _tile(fan_in, 64)
@@ -88,4 +90,5 @@ def launch(name, n_columns=16, fan_in=16, group_size=16, dot="bf16"):
 
 
 def _tile(size, largest):
-    return min(max(triton.next_power_of_2(size), 16), largest)
+    """The power of two from ``size`` on, at least 16 and at most ``largest``."""
+    return min(max(1 << (size - 1).bit_length(), 16), largest)

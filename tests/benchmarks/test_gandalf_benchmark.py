@@ -1,0 +1,60 @@
+"""The benchmark of Gandalf: families of names, its script on a tiny folder."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from skxmc.datasets import dump_folder
+
+
+@pytest.fixture
+def text_folder(tmp_path):
+    rng = np.random.default_rng(0)
+    words = [f"w{k}" for k in range(30)]
+
+    def texts(n, kind):
+        return [f"{kind}-{i}-dev " + " ".join(rng.choice(words, 4)) for i in range(n)]
+
+    def labels(n):
+        Y = (rng.random((n, 15)) < 0.2).astype(np.uint8)
+        Y[:, 0] = 1
+        return sp.csr_array(Y)
+
+    parts = {
+        "Y_train": labels(80),
+        "Y_test": labels(20),
+        "train_texts": texts(80, "train"),
+        "test_texts": texts(20, "test"),
+        "label_texts": texts(15, "label"),
+        "filter_test": sp.csr_array(([1], ([0], [0])), shape=(20, 15), dtype=np.uint8),
+        "filter_train": sp.csr_array((80, 15), dtype=np.uint8),
+    }
+    dump_folder(parts, tmp_path / "texts")
+    return tmp_path / "texts"
+
+
+def test_families_stay_together(module):
+    family = module("bench_gandalf").family
+    assert family("libx-y-dev: one") == family("libx-y-doc: another")
+    assert family("libx-y: one") != family("libx-z: one")
+    assert isinstance(family(""), int)
+
+
+@pytest.mark.parametrize("options", [(), ("--validate", "--tokens", "compounds")])
+def test_script(run, text_folder, tmp_path, options):
+    variants = ["no label text", "label texts alone, one-hot", "random walk 0.1"]
+    if options:
+        variants.pop(1)
+    out, rows = run(
+        *("bench_gandalf.py", "--data", text_folder, "--models", "ParabelTree", "--threads", "1"),
+        *("--params", '{"n_trees": 1}', "--variants", *variants, *options),
+        output=tmp_path / "results",
+    )
+    assert [row["variant"] for row in rows] == variants
+    n_rows = [int(row["rows"]) for row in rows]
+    assert n_rows[-1] == n_rows[0] + 15
+    assert n_rows[1] == 15 or options
+    assert (n_rows[0] == 80) == (not options)
+    assert all(0 <= float(row["P@1"]) <= 100 for row in rows)
+    for variant in variants:
+        assert f"| {variant} " in out
