@@ -3,7 +3,7 @@
 from skxmc.neural._lmtx import LMTXClassifier
 from skxmc.neural._sparse_dst import SparseDSTClassifier
 from skxmc.neural._static import StaticEncoder
-from skxmc.neural._teachers import ChatTeacher
+from skxmc.neural._teachers import ChatTeacher, TransformersTeacher
 from skxmc.neural._unidec import UniDECClassifier
 from skxmc.neural._xr_transformer import XRTransformerClassifier
 
@@ -16,11 +16,3 @@ __all__ = [
     "UniDECClassifier",
     "XRTransformerClassifier",
 ]
-
-
-def __getattr__(name):
-    if name == "TransformersTeacher":  # it needs torch
-        from skxmc.neural.torch_teacher import TransformersTeacher
-
-        return TransformersTeacher
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
