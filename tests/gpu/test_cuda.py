@@ -19,7 +19,8 @@ from skxmc.ops.sparse_head._types import Loss, Optimizer
 from skxmc.ops.sparse_head.initial import initialise, new_state
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+if not torch.cuda.is_available():
+    pytest.skip("needs a CUDA device", allow_module_level=True)
 
 DEVICE = "cuda:0"
 BACKENDS = ("torch", "triton")
