@@ -1,11 +1,14 @@
 """Settings shared by all tests, and the fixtures of the tests of the benchmarks."""
 
 import csv
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from skxmc.datasets import dump_folder, make_xmc_classification
 
@@ -36,6 +39,34 @@ def data_folder(tmp_path_factory):
         parts[f"X_{part}"], parts[f"Y_{part}"] = data.X[rows], data.Y[rows]
     dump_folder(parts, folder)
     return folder
+
+
+@pytest.fixture
+def text_folder(tmp_path):
+    """A tiny data folder of texts and label texts; the first words of the texts all differ."""
+    rng = np.random.default_rng(0)
+    words = [f"w{k}" for k in range(30)]
+    names = ["".join(letters) for letters in itertools.product("kmnprstvwz", "aeiou", "lnrs")]
+
+    def texts(n, kind):
+        return [f"{kind}{names[i]}-dev: " + " ".join(rng.choice(words, 4)) for i in range(n)]
+
+    def labels(n):
+        Y = (rng.random((n, 15)) < 0.2).astype(np.uint8)
+        Y[:, 0] = 1
+        return sp.csr_array(Y)
+
+    parts = {
+        "Y_train": labels(80),
+        "Y_test": labels(20),
+        "train_texts": texts(80, "a"),
+        "test_texts": texts(20, "b"),
+        "label_texts": texts(15, "c"),
+        "filter_test": sp.csr_array(([1], ([0], [0])), shape=(20, 15), dtype=np.uint8),
+        "filter_train": sp.csr_array((80, 15), dtype=np.uint8),
+    }
+    dump_folder(parts, tmp_path / "texts")
+    return tmp_path / "texts"
 
 
 @pytest.fixture

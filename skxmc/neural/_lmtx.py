@@ -28,6 +28,7 @@ from skxmc.neural._hard_negatives import LabelIndex
 from skxmc.neural._linear_front import LinearFront
 from skxmc.neural._output_layer import stream_seed
 from skxmc.neural._static import StaticEncoder
+from skxmc.neural._text import object_array
 from skxmc.neural._training import Plan, Trainer
 from skxmc.neural._triplet_learner import TripletLearner, TripletSettings
 from skxmc.ops.csr import canonical_pattern, take_rows
@@ -611,9 +612,7 @@ class LMTXClassifier(XMCClassifierMixin, BaseEstimator):
     def _check_X(self, X, reset):
         if not takes_texts(self.encoder):
             return super()._check_X(X, reset)
-        texts = np.empty(len(X := check_rows(self.encoder, X, min_rows=1)), dtype=object)
-        texts[:] = X
-        return texts
+        return object_array(check_rows(self.encoder, X, min_rows=1))
 
     def _as_rows(self, X):
         """Rows as the encoder takes them."""

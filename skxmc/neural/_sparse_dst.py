@@ -34,7 +34,7 @@ from skxmc.neural._output_layer import (
     to_numpy,
 )
 from skxmc.neural._schedule import SCHEDULES
-from skxmc.neural._text import check_texts, is_front
+from skxmc.neural._text import check_texts, is_front, object_array
 from skxmc.neural._training import Plan, Trainer
 from skxmc.ops.csr import canonical_indicator
 from skxmc.ops.row_sums import unit_data
@@ -1147,10 +1147,7 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
     def _check_X(self, X, reset):
         if self.encoder is None:
             return super()._check_X(X, reset)
-        texts = check_texts(X, min_rows=1)
-        rows = np.empty(len(texts), dtype=object)
-        rows[:] = texts
-        return rows
+        return object_array(check_texts(X, min_rows=1))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -76,6 +76,20 @@ def check_texts(X, name="X", *, min_rows=0):
     return texts
 
 
+def object_array(texts):
+    """Texts as the array of objects that the checks of scikit-learn's kind pass on.
+
+    Examples
+    --------
+    >>> from skxmc.neural._text import object_array
+    >>> object_array(["a", "text"]).shape
+    (2,)
+    """
+    rows = np.empty(len(texts), dtype=object)
+    rows[:] = texts
+    return rows
+
+
 def _not_a_text(text, row, name):
     start = f"Row {row} of {name} is "
     if isinstance(text, bytes):

@@ -19,6 +19,7 @@ from skxmc.neural._encoders import (
     encoder_from_model,
     encoder_model,
     resolve_encoder,
+    stack_rows,
     takes_texts,
 )
 from skxmc.neural._front import rows_of
@@ -26,6 +27,7 @@ from skxmc.neural._hard_negatives import SEARCHES, LabelIndex
 from skxmc.neural._output_layer import stream_seed
 from skxmc.neural._projection import Projection, unit_rows
 from skxmc.neural._schedule import SCHEDULES
+from skxmc.neural._text import object_array
 from skxmc.neural._training import Plan, Trainer
 from skxmc.neural._unidec_learner import Parts, Settings, UniDECLearner
 from skxmc.ops.contrastive import LOSSES
@@ -386,7 +388,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
             device=self.device,
             n_jobs=self.n_jobs,
         )
-        inputs = _prepared(front, rows if label_text is None else _stacked(rows, label_text))
+        inputs = _prepared(front, rows if label_text is None else stack_rows(rows, label_text))
         parts = self._new_parts(front, inputs, Y.shape, label_text is not None, seed)
         same_text = None
         if label_text is not None and takes_texts(self.encoder):
@@ -595,7 +597,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         params["seed"], params["encoder"] = seed, repr(self.encoder)
         data = [X, Y]
         if label_text is not None:
-            data.append(_object_array(label_text) if isinstance(label_text, list) else label_text)
+            data.append(object_array(label_text) if isinstance(label_text, list) else label_text)
         return Checkpoint(self.checkpoint_dir, fingerprint(params, data))
 
     def _collect(self, trainer, has_rows):
@@ -759,7 +761,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
     def _check_X(self, X, reset):
         if not takes_texts(self.encoder):
             return super()._check_X(X, reset)
-        return _object_array(check_rows(self.encoder, X, min_rows=1))
+        return object_array(check_rows(self.encoder, X, min_rows=1))
 
     def _as_rows(self, X):
         """Rows as `resolve_encoder` and `prepare` take them."""
@@ -787,12 +789,6 @@ def _mean_lengths(parts, inputs, train):
     return row, label
 
 
-def _object_array(texts):
-    rows = np.empty(len(texts), dtype=object)
-    rows[:] = texts
-    return rows
-
-
 def _without_zeros(X):
     """Canonical CSR without stored zeros: what is stored is in the batch, and is updated."""
     if X.data.all():
@@ -804,18 +800,6 @@ def _without_zeros(X):
 
 def _prepared(front, rows):
     return front.prepare(rows) if hasattr(front, "prepare") else rows
-
-
-def _stacked(rows, label_rows):
-    """The rows and those of the labels after them."""
-    if isinstance(rows, list):
-        return [*rows, *label_rows]
-    if sp.issparse(rows):
-        both = sp.vstack([rows, label_rows], format="csr")
-        return make_compressed(
-            both.data, both.indices.astype(np.int32), both.indptr.astype(np.int64), both.shape
-        )
-    return np.concatenate([rows, label_rows])
 
 
 def _same_text(texts, label_text, Y):

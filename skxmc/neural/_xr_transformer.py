@@ -29,7 +29,7 @@ from skxmc.neural._encoders import (
 )
 from skxmc.neural._output_layer import stream_seed
 from skxmc.neural._schedule import SCHEDULES
-from skxmc.neural._text import check_texts
+from skxmc.neural._text import check_texts, object_array
 from skxmc.neural._training import Plan, Trainer
 from skxmc.neural._xr_learner import (
     Level,
@@ -528,10 +528,7 @@ class XRTransformerClassifier(XMCClassifierMixin, BaseEstimator):
     # ------------------------------------------------------------------ rows
 
     def _check_X(self, X, reset):
-        texts = check_texts(X, min_rows=1)
-        rows = np.empty(len(texts), dtype=object)
-        rows[:] = texts
-        return rows
+        return object_array(check_texts(X, min_rows=1))
 
     def _check_predict(self, X):
         """The features of texts: tf-idf, then the embedding of each member."""

@@ -2,39 +2,9 @@
 
 import itertools
 
-import numpy as np
 import pytest
-import scipy.sparse as sp
-
-from skxmc.datasets import dump_folder
 
 NAMES = ["".join(letters) for letters in itertools.product("kmnprstvwz", "aeiou", "lnrs")]
-
-
-@pytest.fixture
-def text_folder(tmp_path):
-    rng = np.random.default_rng(0)
-    words = [f"w{k}" for k in range(30)]
-
-    def texts(n, kind):
-        return [f"{kind}{NAMES[i]}-dev: " + " ".join(rng.choice(words, 4)) for i in range(n)]
-
-    def labels(n):
-        Y = (rng.random((n, 15)) < 0.2).astype(np.uint8)
-        Y[:, 0] = 1
-        return sp.csr_array(Y)
-
-    parts = {
-        "Y_train": labels(80),
-        "Y_test": labels(20),
-        "train_texts": texts(80, "a"),
-        "test_texts": texts(20, "b"),
-        "label_texts": texts(15, "c"),
-        "filter_test": sp.csr_array(([1], ([0], [0])), shape=(20, 15), dtype=np.uint8),
-        "filter_train": sp.csr_array((80, 15), dtype=np.uint8),
-    }
-    dump_folder(parts, tmp_path / "texts")
-    return tmp_path / "texts"
 
 
 def test_siblings_are_held_out_together(module):
