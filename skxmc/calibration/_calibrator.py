@@ -15,6 +15,7 @@ from skxmc._meta import (
     base_topk,
     dense_margins,
     fit_wrapped,
+    is_frozen,
     out_of_fold_dense_margins,
     out_of_fold_margins,
 )
@@ -234,7 +235,9 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         k = min(self.top_k, self._n_columns)
         # Before the folds, so that what is wrong with X is told with the rows of X.
         self.estimator_ = fit_wrapped(self.estimator, X, Y, fit_params)
-        if self._target_kind == "sparse":
+        if self._target_kind == "sparse" and is_frozen(self.estimator):
+            answers = base_topk(self.estimator_, X, k)  # as they are: no fold, no way through CSR
+        elif self._target_kind == "sparse":
             margins = out_of_fold_margins(self.estimator, X, Y, self.cv, k, **options)
             answers = topk_csr(margins, k)
         else:
@@ -244,7 +247,7 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
 
     def _fit_maps(self, answers, indicator, ends, propensity):
         """Learn the maps from out-of-fold answers."""
-        hits = _rows.hits(answers.labels, indicator)
+        hits = _rows.hits(answers.labels, indicator, self.n_jobs)
         targets = hits.astype(np.float32)
         if propensity is not None:
             targets /= propensity[np.maximum(answers.labels, 0)]
@@ -252,7 +255,8 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         groupings = _grouped.GROUPINGS if self.grouping == "auto" else (self.grouping,)
         if self._n_columns == 1:
             groupings = ("pooled",)
-        groups = {name: self._groups(name, answers, hits, counts) for name in groupings}
+        found = self._found(answers, hits)
+        groups = {name: self._groups(name, found, counts) for name in groupings}
         rng = check_random_state(self.random_state)
         self.scores_ = {}
         if len(groups) > 1:
@@ -268,7 +272,7 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
             rows = np.sort(rng.choice(len(hits), n_rows, replace=False))
             answers = TopK(answers.labels[rows], answers.scores[rows])
             hits, targets = hits[rows], targets[rows]
-            chosen = self._groups(self.grouping_, answers, hits, counts)
+            chosen = self._groups(self.grouping_, self._found(answers, hits), counts)
         ends = _grouped.rank_ends(ends, hits, self.min_positives)
         of_pair = _grouped.pair_groups(*chosen, counts, answers.labels, hits)
         self._state = _grouped.fit_maps(
@@ -278,8 +282,11 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         self.group_of_label_ = self._state["groups"]
         self.rank_ends_ = self._state["rank_ends"]
 
-    def _groups(self, name, answers, hits, counts):
-        found = np.bincount(answers.labels[hits], minlength=self._n_columns)
+    def _found(self, answers, hits):
+        """Positives of each label among the answers."""
+        return np.bincount(answers.labels[hits], minlength=self._n_columns)
+
+    def _groups(self, name, found, counts):
         return _grouped.label_groups(name, counts, found, self.n_bins, self.min_positives)
 
     def _compare(self, answers, hits, targets, counts, names, ends, rng):
@@ -292,7 +299,7 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
             learned = TopK(answers.labels[fit_rows], answers.scores[fit_rows])
             tested = TopK(answers.labels[test_rows], answers.scores[test_rows])
             here = _grouped.rank_ends(ends, hits[fit_rows], self.min_positives)
-            groups = self._groups(name, learned, hits[fit_rows], counts)
+            groups = self._groups(name, self._found(learned, hits[fit_rows]), counts)
             of_fit, of_test = (
                 _grouped.pair_groups(*groups, counts, answers.labels[rows], hits[rows])
                 for rows in (fit_rows, test_rows)
@@ -402,12 +409,13 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : rows as the wrapped estimator takes them
+        X : array-like, sparse matrix or sequence of str, of length n_samples
+            Rows, as the wrapped estimator takes them.
         k : int, default=5
             Answers a row, at least 1. More than there are labels is allowed: the rest is padding.
-        exclude : sparse array or matrix of shape (n_samples, n_labels_) or None, default=None
+        exclude : sparse array or matrix of shape (n_samples, n_labels) or None, default=None
             Pairs that must not be answered. A pair counts if a value other than 0 is stored for it.
-        candidates : sparse array or matrix of shape (n_samples, n_labels_) or None, default=None
+        candidates : sparse array or matrix of shape (n_samples, n_labels) or None, default=None
             The only pairs allowed. Given both, the candidates that are not excluded.
 
         Returns
@@ -466,7 +474,8 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : rows as the wrapped estimator takes them
+        X : array-like, sparse matrix or sequence of str, of length n_samples
+            Rows, as the wrapped estimator takes them.
 
         Returns
         -------
@@ -485,7 +494,8 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : rows as the wrapped estimator takes them
+        X : array-like, sparse matrix or sequence of str, of length n_samples
+            Rows, as the wrapped estimator takes them.
 
         Returns
         -------
@@ -507,7 +517,8 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : rows as the wrapped estimator takes them
+        X : array-like, sparse matrix or sequence of str, of length n_samples
+            Rows, as the wrapped estimator takes them.
 
         Returns
         -------

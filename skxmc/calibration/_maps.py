@@ -14,6 +14,9 @@ METHODS = ("isotonic", "platt", "temperature", "beta")
 # A parametric map is fitted to the means of so many groups of neighbouring scores.
 _MAX_GROUPS = 4096
 
+# Scores that are looked up together.
+_LANES = 16
+
 
 def fit_map(method, scores, targets):
     """One map, as a pair of arrays (knots and values) or an array of coefficients.
@@ -147,23 +150,34 @@ def apply_map(table, index, scores, mix=0.0):
 def _interpolate(index, scores, indptr, knots, values, mix, out):
     """Piecewise linear functions, constant outside of their knots, which ascend.
 
-    ``out`` holds what is mixed in, and what remains where a group has not a single pair.
+    ``out`` holds what is mixed in, and what remains where a group has not a single pair. A search
+    waits for memory at each step, so those of ``_LANES`` scores take their steps in turn.
     """
-    for i in range(len(scores)):
-        first, stop = indptr[index[i]], indptr[index[i] + 1]
-        if first == stop:
-            continue
-        s = scores[i]
-        low, left = first, stop - first  # to the first knot above s, without branches
-        while left > 0:
-            half = (left + 1) >> 1
-            low += half * (knots[low + half - 1] <= s)
-            left -= half
-        if low == first:
-            value = values[first]
-        elif low == stop:
-            value = values[stop - 1]
-        else:
-            share = (s - knots[low - 1]) / (knots[low] - knots[low - 1])
-            value = values[low - 1] + share * (values[low] - values[low - 1])
-        out[i] = (1 - mix) * value + mix * out[i]
+    low, left = np.empty(_LANES, dtype=np.int64), np.empty(_LANES, dtype=np.int64)
+    for begin in range(0, len(scores), _LANES):
+        n = min(_LANES, len(scores) - begin)
+        steps = 0
+        for i in range(n):
+            low[i] = indptr[index[begin + i]]
+            left[i] = indptr[index[begin + i] + 1] - low[i]
+            steps = max(steps, left[i])
+        while steps:  # to the first knot above the score, without branches
+            for i in range(n):
+                half = (left[i] + 1) >> 1
+                low[i] += half * (knots[max(low[i] + half - 1, 0)] <= scores[begin + i])
+                left[i] -= half
+            steps -= (steps + 1) >> 1
+        for i in range(n):
+            first, stop = indptr[index[begin + i]], indptr[index[begin + i] + 1]
+            if first == stop:
+                continue
+            above = low[i]
+            if above == first:
+                value = values[first]
+            elif above == stop:
+                value = values[stop - 1]
+            else:
+                s, x = scores[begin + i], knots[above - 1]
+                share = (s - x) / (knots[above] - x)
+                value = values[above - 1] + share * (values[above] - values[above - 1])
+            out[begin + i] = (1 - mix) * value + mix * out[begin + i]

@@ -3,7 +3,10 @@
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+from skxmc._parallel import map_chunks
 from skxmc.ops._jit import jit
+
+_ROWS = 1 << 13  # rows a task of a thread
 
 
 @jit
@@ -20,12 +23,19 @@ def _mark_hits(labels, indptr, indices, out):
             out[row, r] = low < indptr[row + 1] and indices[low] == labels[row, r]
 
 
-def hits(labels, Y):
+def hits(labels, Y, n_jobs=None):
     """Which answers (n_samples, k), -1 for none, are labels of their row of a canonical CSR."""
     out = np.empty(labels.shape, dtype=np.bool_)
     labels = np.ascontiguousarray(labels, dtype=np.int32)
     indptr = np.asarray(Y.indptr, dtype=np.int64)
-    _mark_hits(labels, indptr, np.asarray(Y.indices, dtype=np.int32), out)
+    indices = np.asarray(Y.indices, dtype=np.int32)
+
+    def mark(start):
+        rows = slice(start, start + _ROWS)
+        _mark_hits(labels[rows], indptr[start : start + _ROWS + 1], indices, out[rows])
+
+    for _ in map_chunks(mark, range(0, len(labels), _ROWS), n_jobs):
+        pass
     return out
 
 

@@ -132,6 +132,16 @@ def test_hits_are_the_stored_pairs():
     assert_array_equal(_rows.hits(labels, canonical_indicator(sp.csr_array(Y))), expected)
 
 
+def test_hits_do_not_depend_on_threads_or_blocks_of_rows():
+    rng = np.random.default_rng(0)
+    n = 2 * _rows._ROWS + 3
+    labels = rng.integers(-1, 6, (n, 2)).astype(np.int32)
+    Y = sp.csr_array((rng.random((n, 6)) < 0.3).astype(np.uint8))
+    expected = (labels >= 0) & (Y.toarray()[np.arange(n)[:, None], np.maximum(labels, 0)] == 1)
+    for n_jobs in (1, 2):
+        assert_array_equal(_rows.hits(labels, Y, n_jobs), expected)
+
+
 def test_falling_is_isotonic_regression_of_each_row():
     rng = np.random.default_rng(4)
     proba = rng.random((60, 8))
