@@ -36,6 +36,7 @@ MODELS = {
     "DePSL, SC, one direction": {"mode": "encoder", "loss": "supcon", "lambda_encoder": 1.0},
     "classifier alone": {"mode": "classifier"},
     "classifier from zeros": {"classifier_init": "zeros"},
+    "GLaS": {"glas": 1.0},
     "label texts as rows": {"gandalf": "one-hot"},
     "Gandalf": {"gandalf": "random-walk"},
 }

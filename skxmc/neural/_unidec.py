@@ -86,8 +86,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    encoder : "static", "precomputed", path, (tokenizer, torch.nn.Module), StaticEncoder or front, \
-            default="static"
+    encoder : str, path, (tokenizer, module), StaticEncoder or front, default="static"
         What turns texts into vectors. "static": the mean of trainable token vectors, without torch.
         "precomputed": ``X`` and ``label_text`` are arrays of numbers. A path: a transformer. See
         `skxmc.neural.StaticEncoder`.
@@ -120,6 +119,10 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         Epochs (tau) after which clusters and hard negatives are made anew.
     cluster_from : int, default=5
         The first epoch, from 0, with clusters and hard negatives; before it, batches are random.
+    glas : float, default=0.0
+        Weight of the GLaS regulariser, which draws inner products of classifier vectors towards the
+        co-occurrence of their labels, in the loss of the classifier, over the pool of a batch
+        (`skxmc.ops.glas.glas`); 0 is none.
     classifier_init : {"text", "zeros"}, default="text"
         First vectors of the classifier: the head of the classifier on the label texts, or 0.
     encoder_learning_rate : float or "auto", default="auto"
@@ -131,6 +134,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         three are those of Adam; vectors of tokens and labels that do not occur in a batch are left
         alone.
     epochs : int, default=30
+        Passes over the rows.
     batch_size : int, default=512
         Rows of a batch, at most.
     dropout : float, default=0.1
@@ -151,6 +155,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
     device : str or None, default=None
         Of a torch encoder.
     random_state : int, RandomState instance or None, default=None
+        Of all random choices.
     n_jobs : int or None, default=None
         Threads; -1 for all processors. Matrix products have the threads of NumPy's BLAS.
     checkpoint_dir : str, path or None, default=None
@@ -248,6 +253,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         "n_hard_negatives": [Interval(numbers.Integral, 0, None, closed="left")],
         "refresh_every": [Interval(numbers.Integral, 1, None, closed="left")],
         "cluster_from": [Interval(numbers.Integral, 0, None, closed="left")],
+        "glas": [Interval(numbers.Real, 0, None, closed="left")],
         "classifier_init": [StrOptions({"text", "zeros"})],
         "encoder_learning_rate": [
             Interval(numbers.Real, 0, None, closed="left"),
@@ -292,6 +298,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         n_hard_negatives=6,
         refresh_every=5,
         cluster_from=5,
+        glas=0.0,
         classifier_init="text",
         encoder_learning_rate="auto",
         projection_learning_rate=5e-4,
@@ -327,6 +334,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         self.n_hard_negatives = n_hard_negatives
         self.refresh_every = refresh_every
         self.cluster_from = cluster_from
+        self.glas = glas
         self.classifier_init = classifier_init
         self.encoder_learning_rate = encoder_learning_rate
         self.projection_learning_rate = projection_learning_rate
@@ -360,9 +368,8 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         Y : {sparse array or matrix, array-like} of shape (n_samples, n_labels) or (n_samples,)
             Indicator, or soft targets in [0, 1]; a column may be empty if its label has a text. Or
             one class a row.
-        label_text : sequence of str of length n_labels, LabelText, or array of shape \
-                (n_labels, n_features), default=None
-            Texts of the labels, or what the encoder takes in their place. Only
+        label_text : sequence of str, LabelText, or array (n_labels, n_features), default=None
+            Texts of the labels, or what the encoder takes in their place, one a label. Only
             ``mode="classifier"`` does without.
 
         Returns
@@ -579,6 +586,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
             learning_rates=(rate, self.projection_learning_rate, classifier_rate),
             search=self.search,
             seed=seed,
+            glas=self.glas,
         )
 
     def _checkpoint(self, X, Y, label_text, seed):

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from skxmc._parallel import effective_n_jobs
+from skxmc.label_space import symmetrized_cooccurrence
 from skxmc.neural import _row_adam
 from skxmc.neural._front import rows_of
 from skxmc.neural._hard_negatives import LabelIndex, mine_hard_negatives
@@ -18,6 +19,7 @@ from skxmc.neural._projection import Projection, unit_rows, unit_rows_backward
 from skxmc.neural._training import Learner
 from skxmc.ops.contrastive import Pairs, contrastive_loss
 from skxmc.ops.csr import take_rows
+from skxmc.ops.glas import glas
 from skxmc.ops.spherical_kmeans import balanced_bisection, compact_rows
 
 # Numbers of the random streams.
@@ -49,6 +51,8 @@ class Settings(NamedTuple):
         Of the encoder, the projections, and the classifier.
     search : {"exact", "faiss"}
     seed : int
+    glas : float
+        Weight of the GLaS regulariser in the loss of the classifier.
     """
 
     mode: str
@@ -64,6 +68,7 @@ class Settings(NamedTuple):
     learning_rates: tuple
     search: str
     seed: int
+    glas: float = 0.0
 
 
 class Parts(NamedTuple):
@@ -121,6 +126,10 @@ class UniDECLearner(Learner):
         self._order = self._bounds = self._hard = None
         own = rows_of(Y, train)
         self._known = np.unique(own.indices)  # labels that have a row: the only hard negatives
+        self._cooccurrence = None
+        if settings.glas and parts.classifier is not None:
+            own = sp.csr_array(own == 1)  # soft targets do not occur in the data
+            self._cooccurrence = symmetrized_cooccurrence(own)
 
     # ------------------------------------------------------------------ epochs
 
@@ -232,6 +241,10 @@ class UniDECLearner(Learner):
         share = 1 - s.share if s.mode == "both" else 1.0
         at_logits *= np.float32(share / s.temperatures[1])
         at_labels = at_logits.T @ queries
+        if self._cooccurrence is not None:
+            value, at_vectors = glas(labels, self._cooccurrence[pool][:, pool])
+            loss += s.glas * value
+            at_labels += np.float32(share * s.glas) * at_vectors
         gradient += head.backward(at_logits @ labels)
         if np.isfinite(loss):
             _row_adam.adam_touched_rows(

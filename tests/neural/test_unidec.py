@@ -393,6 +393,7 @@ def test_bad_input(data, change, error, message):
     [
         *({"mode": "dual"}, {"loss": "hinge"}, {"temperature": 0}, {"lambda_": 1.5}),
         *({"n_positives": 0}, {"epochs": 0}, {"search": "annoy"}, {"encoder": 3}),
+        {"glas": -1},
         {"mode": "encoder", "score_with": "both"},
         {"validation_fraction": 0.999},
     ],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from skxmc.label_space import symmetrized_cooccurrence
 from skxmc.neural import _row_adam
 from skxmc.neural._linear_front import LinearFront
 from skxmc.neural._projection import Projection
@@ -74,7 +75,7 @@ def spied_pools(learner, monkeypatch):
 @pytest.mark.parametrize("mode", ["both", "encoder", "classifier"])
 def test_loss_is_that_of_algorithm_1(mode, monkeypatch):
     """By the formulas: unit vectors and label texts on one side, plain label vectors else."""
-    settings = SETTINGS._replace(mode=mode, cluster_from=0)
+    settings = SETTINGS._replace(mode=mode, cluster_from=0, glas=2.5)
     same_text = canonical_pattern(
         sp.csr_array((np.ones(3), ([1, 2, 3], [4, 4, 9])), shape=(N_ROWS, N_LABELS)),
         (N_ROWS, N_LABELS),
@@ -123,12 +124,15 @@ def test_loss_is_that_of_algorithm_1(mode, monkeypatch):
             row_share=0.3,
             ignored=ignored,
         ).loss
+        W = before[pool]
+        S = symmetrized_cooccurrence(learner._Y).toarray()[np.ix_(pool, pool)]
+        losses["classifier"] += 2.5 * ((W @ W.T - S) ** 2).mean()
     expected = losses.get(mode, 0.4 * losses.get("encoder", 0) + 0.6 * losses.get("classifier", 0))
     np.testing.assert_allclose(result / len(rows), expected, rtol=1e-5)
 
 
 def test_gradients_are_the_numeric_ones(monkeypatch):
-    learner = new_learner(dtype=np.float64)
+    learner = new_learner(SETTINGS._replace(glas=1.5), dtype=np.float64)
     front, dual, head, table = learner.parts
     found = {}
 
