@@ -59,7 +59,7 @@ class StaticEncoder(BaseEstimator):
         model, whose tokenizer is the ``tokenizer.json`` beside it. Another file: word vectors in
         the text format of word2vec or GloVe, of which are read the words that occur in the texts
         of `build`, and the first ``vocabulary_size``.
-    weighting : {"mean", "sqrt", "idf"}, default="mean"
+    weighting : {"mean", "sqrt", "idf"}, default="idf"
         Weight of the tokens of a text with m of them: 1 / m; 1 / sqrt(m); or proportional to the
         inverse document frequency, log((1 + n) / (1 + df)) + 1 over the n texts of `build`, with
         the sum 1.
@@ -128,7 +128,7 @@ class StaticEncoder(BaseEstimator):
         tokenizer="wordpiece",
         vocabulary_size=30_000,
         vectors=None,
-        weighting="mean",
+        weighting="idf",
         lowercase=True,
         dropout=0.0,
         max_length=None,
@@ -249,7 +249,18 @@ class StaticEncoder(BaseEstimator):
         return np.ascontiguousarray(table)
 
     def set_params(self, **params):
-        """Set parameters; the table is given up where it depends on one of them."""
+        """Set parameters; the table is given up where it depends on one of them.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values, as `get_params` has them.
+
+        Returns
+        -------
+        StaticEncoder
+            The encoder itself.
+        """
         if any(name in _OF_BUILD for name in params):
             for name in ("tokenizer_", "_front", "_idf", "_unknown", "_by_word"):
                 self.__dict__.pop(name, None)
@@ -282,6 +293,7 @@ class StaticEncoder(BaseEstimator):
         Parameters
         ----------
         X : sequence of str of length n, or csr_array that this method returned
+            Texts; rows are returned as they are.
 
         Returns
         -------
@@ -330,6 +342,7 @@ class StaticEncoder(BaseEstimator):
         Parameters
         ----------
         batch : sequence of str of length n, or csr_array
+            Texts, or what `prepare` made of them.
         training : bool
             Whether to apply dropout and to remember what `backward` needs.
         seed : int or sequence of int, default=0
@@ -337,7 +350,8 @@ class StaticEncoder(BaseEstimator):
 
         Returns
         -------
-        float32 ndarray of shape (n, n_outputs)
+        ndarray of shape (n, n_outputs)
+            A vector for each text, float32.
         """
         front = self._built()
         front.dropout, front.trainable = self.dropout, self.trainable
@@ -358,7 +372,13 @@ class StaticEncoder(BaseEstimator):
         self._built().backward(gradient)
 
     def step(self, learning_rate):
-        """Update the table by Adam and clear its gradient."""
+        """Update the table by Adam and clear its gradient.
+
+        Parameters
+        ----------
+        learning_rate : float
+            Length of the step of a number whose gradients agree.
+        """
         self._built().step(learning_rate)
 
     def transform(self, X, *, n_jobs=None):
@@ -367,12 +387,14 @@ class StaticEncoder(BaseEstimator):
         Parameters
         ----------
         X : sequence of str of length n, or csr_array that `prepare` returned
+            Texts, or their rows of token weights.
         n_jobs : int or None, default=None
             Threads, if not as the encoder says.
 
         Returns
         -------
-        float32 ndarray of shape (n, n_outputs)
+        ndarray of shape (n, n_outputs)
+            A vector for each text, float32.
         """
         if not sp.issparse(X):
             X = self.prepare(X)
@@ -406,6 +428,7 @@ class StaticEncoder(BaseEstimator):
         Parameters
         ----------
         arrays : dict of str to ndarray
+            As `model` returned them, and as they are kept in a file.
 
         Returns
         -------
@@ -437,11 +460,23 @@ class StaticEncoder(BaseEstimator):
         self._front, self._idf = LinearFront(weights), idf
 
     def state(self):
-        """Parameters and optimiser: a dictionary of arrays, not copied."""
+        """Return parameters and optimiser.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Not copied.
+        """
         return self._built().state()
 
     def load_state(self, state):
-        """Set them to what `state` returned: training goes on bit for bit."""
+        """Set parameters and optimiser: training goes on bit for bit.
+
+        Parameters
+        ----------
+        state : dict of str to ndarray
+            What `state` returned.
+        """
         self._built().load_state(state)
 
     def _built(self):

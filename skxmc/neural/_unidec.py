@@ -87,10 +87,11 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
     Parameters
     ----------
     encoder : str, path, (tokenizer, module), StaticEncoder or front, default="static"
-        What turns texts into vectors. "static": the mean of trainable token vectors, without torch.
+        What turns texts into vectors. "static": the mean of trainable token vectors, weighted by
+        inverse document frequency, without torch.
         "precomputed": ``X`` and ``label_text`` are arrays of numbers. A path: a transformer. See
         `skxmc.neural.StaticEncoder`.
-    dimension : int, default=256
+    dimension : int, default=512
         Width of each head, and of the encoder where it is "static" or takes sparse rows.
     mode : {"both", "encoder", "classifier"}, default="both"
         "encoder" trains the dual encoder alone (DePSL), "classifier" the classifier alone.
@@ -284,7 +285,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
     def __init__(
         self,
         encoder="static",
-        dimension=256,
+        dimension=512,
         *,
         mode="both",
         loss="decoupled",

@@ -58,7 +58,7 @@ def test_features_are_weighted_sums_of_the_vectors(weighting):
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "word"])
 def test_tokens_are_those_of_the_tokenizer(kind):
     """What is tokenised word by word is what the tokenizer makes of the whole text."""
-    encoder = built(tokenizer=kind)
+    encoder = built(tokenizer=kind, weighting="mean")
     text = "The  quick\tdog, über foxes!\nzzz"
     expected = encoder.tokenizer_.encode(text, add_special_tokens=False).ids
     expected = [i for i in expected if i != unknown_id(encoder.tokenizer_)]
@@ -266,7 +266,7 @@ def test_word_vectors(form, tmp_path):
     else:
         path.write_text(text)
     vectors = (WORDS, TABLE) if form == "pair" else path
-    encoder = StaticEncoder(vectors=vectors).build(TEXTS)
+    encoder = StaticEncoder(vectors=vectors, weighting="mean").build(TEXTS)
     assert encoder.n_outputs == 5
     found = encoder.transform(["Fox, web", "dog unknown", ""])
     assert_allclose(found, [(TABLE[0] + TABLE[2]) / 2, TABLE[1], np.zeros(5)], rtol=1e-5)
