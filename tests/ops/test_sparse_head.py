@@ -281,6 +281,19 @@ def test_threads_chunks_and_read_only_arrays_do_not_matter(layout, monkeypatch):
     assert_same_step(layer, (features, targets), Loss("bce"), SGD, chunk_bytes=5000)
 
 
+@pytest.mark.parametrize("n_labels", [16, 112, 208, 211])
+@pytest.mark.parametrize("layout", ["fixed", "group 3", "dense and group"])
+def test_margins_written_past_the_caches_are_the_same(layout, n_labels, monkeypatch):
+    """Also where a part or a slice of labels begins within a cache line."""
+    layer = make_layer(n_labels, 64, LAYOUTS[layout])
+    features, _ = make_batch(70, 64, n_labels)
+    expected = numba_.scores(features, layer, n_jobs=3)
+    assert expected.nbytes < numba_._PAST_CACHES
+    monkeypatch.setattr(numba_, "_PAST_CACHES", 0)
+    for n_jobs in (1, 3):
+        np.testing.assert_array_equal(numba_.scores(features, layer, n_jobs=n_jobs), expected)
+
+
 @pytest.mark.parametrize("layout", ["fixed", "group 3", "dense"])
 def test_margins_of_a_row_do_not_depend_on_its_batch(layout):
     layer = make_layer(50, 64, LAYOUTS[layout])

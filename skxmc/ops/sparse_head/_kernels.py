@@ -30,11 +30,13 @@ from skxmc.ops.sparse_head._simd import (
     add_weight_gradients,
     any_at_least,
     bce_of_negatives,
+    fence,
     fill,
     nonzero_vectors,
     squared_hinge_of_negatives,
     sum_vectors,
     transpose_block,
+    transpose_block_past_caches,
 )
 from skxmc.ops.sparse_head._simd_update import (
     adam_update,
@@ -79,12 +81,21 @@ def _bisect(values, begin, end, value):
 
 
 @jit(no_cfunc_wrapper=True)
-def transpose(source, source_at, source_stride, n_rows, n_columns, out, out_at, out_stride):
-    """``out[j, i] = source[i, j]`` for a part of two flat arrays, given where they begin."""
+def transpose(
+    source, source_at, source_stride, n_rows, n_columns, out, out_at, out_stride, past_caches
+):
+    """``out[j, i] = source[i, j]`` for a part of two flat arrays, given where they begin.
+
+    ``past_caches`` is allowed where ``out`` begins on a cache line and ``out_stride`` is a multiple
+    of ``LANES``, and asks for a `fence`.
+    """
     for i in range(0, n_rows, LANES):
         for j in range(0, n_columns, LANES):
             a, b = source_at + i * source_stride + j, out_at + j * out_stride + i
             if i + LANES <= n_rows and j + LANES <= n_columns:
+                if past_caches and b % LANES == 0:
+                    transpose_block_past_caches(source, a, source_stride, out, b, out_stride)
+                    continue
                 transpose_block(source, a, source_stride, out, b, out_stride)
             else:
                 for p in range(min(LANES, n_rows - i)):
@@ -170,12 +181,13 @@ def _margins(label, n, shape, weights, indices, bias, x, x_at, offsets, w, z, z_
 @jit(no_cfunc_wrapper=True)
 def scores_slice(
     first, stop, block, shape, weights, indices, bias, x, tile_stride, n_rows, offsets, w, z, out,
-    out_at, out_stride,
+    out_at, out_stride, past_caches,
 ):  # fmt: skip
     """Margins of the labels ``first`` to ``stop`` into the rows of ``out``.
 
-    ``block``, a multiple of the group size, is how many labels are turned at a time. Returns the
-    first label of the first group with an index that is no input, or -1.
+    ``block``, a multiple of the group size, is how many labels are turned at a time; for
+    ``past_caches`` see `transpose`. Returns the first label of the first group with an index that
+    is no input, or -1.
     """
     group_size, width = shape[2], shape[6]
     for tile in range(0, n_rows, width):
@@ -191,8 +203,9 @@ def scores_slice(
                     return label
             transpose(
                 *(z, 0, width, end - begin, min(width, n_rows - tile)),
-                *(out, out_at + tile * out_stride + begin, out_stride),
+                *(out, out_at + tile * out_stride + begin, out_stride, past_caches),
             )
+    fence()
     return -1
 
 
@@ -454,7 +467,7 @@ def gradients_slice(
             fill(z, 0, (end - begin) * width // LANES, np.float32(0))
             transpose(
                 *(dmargins, tile * n_labels + begin, n_labels, n_valid, end - begin),
-                *(z, 0, width),
+                *(z, 0, width, False),
             )
             for label in range(begin, end, group_size):
                 n = min(group_size, end - label)

@@ -28,7 +28,8 @@ __all__ = [
     *("LANES", "add_margins_1x1", "add_margins_1x4", "add_margins_4x1", "add_margins_4x4"),
     *("add_gradients_1", "add_gradients_4", "add_input_gradients_16x1"),
     *("add_input_gradients_4x4", "add_weight_gradients", "any_at_least", "bce_of_negatives"),
-    *("nonzero_vectors", "fill", "squared_hinge_of_negatives", "sum_vectors", "transpose_block"),
+    *("fence", "fill", "nonzero_vectors", "squared_hinge_of_negatives", "sum_vectors"),
+    *("transpose_block", "transpose_block_past_caches"),
 ]
 
 # The partial sums of a margin, which hide the latency of the additions. Their number is the same
@@ -493,28 +494,61 @@ def sum_vectors(typingctx, array, position, n_vectors):
     return signature, codegen
 
 
-@intrinsic
-def transpose_block(typingctx, source, source_at, source_stride, out, out_at, out_stride):
+def _transpose(past_caches):
     """Transpose a block of ``LANES`` rows and columns."""
-    signature = types.void(source, source_at, source_stride, out, out_at, out_stride)
+
+    @intrinsic
+    def transpose_block(typingctx, source, source_at, source_stride, out, out_at, out_stride):
+        signature = types.void(source, source_at, source_stride, out, out_at, out_stride)
+
+        def codegen(context, builder, sig, args):
+            t = sig.args
+            source, out = _pointers(context, builder, [t[0], t[3]], [args[0], args[3]])
+            starts = [_row(builder, args[1], _number(i), args[2]) for i in range(LANES)]
+            rows = _transposed(builder, [_load(builder, source, start) for start in starts])
+            for i, row in enumerate(rows):
+                position = _row(builder, args[4], _number(i), args[5])
+                if past_caches:
+                    store = builder.store(row, _vector(builder, out, position), align=4 * LANES)
+                    one = ir.Constant(_I32, 1)
+                    store.set_metadata("nontemporal", builder.module.add_metadata([one]))
+                else:
+                    _store(builder, row, out, position)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return transpose_block
+
+
+def _transposed(builder, rows):
+    lanes, rows = range(LANES), list(rows)
+    width = LANES // 2
+    while width:
+        for i in lanes:
+            if not i & width:
+                a, b = rows[i], rows[i + width]
+                low = [j - width + LANES if j & width else j for j in lanes]
+                high = [j + LANES if j & width else j + width for j in lanes]
+                rows[i] = _shuffle(builder, a, b, low)
+                rows[i + width] = _shuffle(builder, a, b, high)
+        width //= 2
+    return rows
+
+
+transpose_block = _transpose(past_caches=False)
+#: The same, written to memory past the caches, which saves reading what is overwritten: for results
+#: that no cache holds, each of whose rows of ``LANES`` is a cache line. `fence` has to follow.
+transpose_block_past_caches = _transpose(past_caches=True)
+
+
+@intrinsic
+def fence(typingctx):
+    """Wait until all that was written is seen by other threads."""
+    signature = types.void()
 
     def codegen(context, builder, sig, args):
-        t = sig.args
-        source, out = _pointers(context, builder, [t[0], t[3]], [args[0], args[3]])
-        lanes = range(LANES)
-        rows = [_load(builder, source, _row(builder, args[1], _number(i), args[2])) for i in lanes]
-        width = LANES // 2
-        while width:
-            for i in lanes:
-                if not i & width:
-                    a, b = rows[i], rows[i + width]
-                    low = [j - width + LANES if j & width else j for j in lanes]
-                    high = [j + LANES if j & width else j + width for j in lanes]
-                    rows[i] = _shuffle(builder, a, b, low)
-                    rows[i + width] = _shuffle(builder, a, b, high)
-            width //= 2
-        for i, row in enumerate(rows):
-            _store(builder, row, out, _row(builder, args[4], _number(i), args[5]))
+        builder.fence("seq_cst")
         return context.get_dummy_value()
 
     return signature, codegen

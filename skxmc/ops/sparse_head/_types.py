@@ -53,6 +53,7 @@ class State(NamedTuple):
     compensation : array of shape (n_compensated, fan_in), or None
         Kahan compensation of the first labels of the part: bits of bfloat16 (uint16).
     bias_momentum, bias_second : float32 array of shape (n_labels,), or None
+        The same of the biases.
     """
 
     momentum: Any = None
@@ -82,6 +83,19 @@ class Optimizer(NamedTuple):
     ``"sgd"``: m = momentum m + g; w = (1 - learning_rate weight_decay) w - learning_rate m.
     ``"adam"``: Adam with bias correction after ``n_updates`` earlier updates, and the same
     (decoupled) weight decay. Biases do not decay.
+
+    Attributes
+    ----------
+    name : {"sgd", "adam"}
+        The rule.
+    learning_rate, momentum, weight_decay : float
+        As in the formulas.
+    beta1, beta2, epsilon : float
+        Of Adam.
+    n_updates : int
+        Earlier updates.
+    train_bias : bool
+        Whether the biases are updated too.
     """
 
     name: str

@@ -31,8 +31,10 @@ from skxmc.ops.topk._types import TopK, check_k
 _LARGEST_TILE = 128
 #: Labels of a dense part that share the features while these are in the first cache.
 _DENSE_GROUP = 32
-#: Labels whose margins are turned from label-major to row-major at a time.
-_BLOCK = 64
+#: Labels whose margins are turned from label-major to row-major at a time, and the other way.
+_BLOCK, _GRADIENT_BLOCK = 64, 256
+#: Bytes of margins from which they are written past the caches.
+_PAST_CACHES = 1 << 25
 #: Slices of labels with a gradient of the features of their own, at most, and the weights for each
 #: value of that gradient that make one worth its while.
 _MOST_SLICES, _WEIGHTS_A_VALUE = 32, 8
@@ -65,7 +67,7 @@ class _Batch(NamedTuple):
             _kernels.transpose(
                 *(_frozen(x), tile * self.tile_stride, self.width, self.n_inputs),
                 *(min(self.width, self.n_rows - first), out.reshape(-1)),
-                *(first * self.n_inputs, self.n_inputs),
+                *(first * self.n_inputs, self.n_inputs, False),
             )
         return out
 
@@ -88,7 +90,7 @@ def _tile(features, n_jobs):
         first = tile * width
         _kernels.transpose(
             *(source, first * n_inputs, n_inputs, min(width, n_rows - first), n_inputs),
-            *(x, tile * stride, width),
+            *(x, tile * stride, width, False),
         )
 
     list(map_chunks(turn, range(n_tiles), n_jobs))
@@ -267,6 +269,7 @@ def scores(features, parts, *, n_jobs=None):
     batch = _tile(features, n_jobs)
     n_labels = sum(part.n_labels for part in parts)
     out = _new_result((batch.n_rows, n_labels))
+    past_caches = out.nbytes >= _PAST_CACHES and n_labels % LANES == 0
     first = 0
     for number, part in enumerate(parts):
         layout = _lay_out(part, batch.n_inputs, batch.width)
@@ -276,7 +279,7 @@ def scores(features, parts, *, n_jobs=None):
             return _kernels.scores_slice(
                 *(*bounds, block, layout.shape, layout.weights, layout.indices, layout.bias),
                 *(_frozen(batch.x), batch.tile_stride, batch.n_rows, *layout.scratch(block)),
-                *(out.reshape(-1), first, n_labels),
+                *(out.reshape(-1), first, n_labels, past_caches),
             )
 
         slices = layout.slices(4 * effective_n_jobs(n_jobs))
@@ -492,7 +495,7 @@ def _gradients(features, dmargins, part, weight_gradient, n_jobs):
     dmargins = _frozen(_checks.check_dmargins(dmargins, n_rows, part.n_labels))
     batch = _tile(features, n_jobs)
     layout = _lay_out(part, n_inputs, batch.width)
-    chunk = layout.block(_BLOCK)
+    chunk = layout.block(_GRADIENT_BLOCK)
     total = _Total(batch)
 
     def run(bounds):
@@ -512,12 +515,36 @@ def _gradients(features, dmargins, part, weight_gradient, n_jobs):
 
 
 def grad_weights(features, dmargins, part, *, n_jobs=None):
-    """Gradient of the weights of a part, float32 of shape (n_labels, fan_in); see `gradients`."""
+    """Return the gradient of the weights of a part.
+
+    Parameters
+    ----------
+    features, dmargins, part, n_jobs : as in `gradients`
+        Features, gradients of the margins, the part, and threads.
+
+    Returns
+    -------
+    float32 ndarray of shape (n_labels, fan_in)
+        The first of the two results of `gradients`.
+    """
     return gradients(features, dmargins, part, n_jobs=n_jobs)[0]
 
 
 def grad_features(dmargins, part, n_inputs, *, n_jobs=None):
-    """Gradient of the features by a part, float32 of shape (n_rows, n_inputs); see `gradients`."""
+    """Return the gradient of the features by a part.
+
+    Parameters
+    ----------
+    dmargins, part, n_jobs : as in `gradients`
+        Gradients of the margins, the part, and threads.
+    n_inputs : int
+        Number of features.
+
+    Returns
+    -------
+    float32 ndarray of shape (n_rows, n_inputs)
+        The second of the two results of `gradients`.
+    """
     features = np.zeros((len(dmargins), n_inputs), dtype=np.float32)
     return _gradients(features, dmargins, part, _NO_FLOATS.copy(), n_jobs)
 
