@@ -99,7 +99,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         Of the dual encoder: decoupled softmax, SupCon, binary cross-entropy, or a sum.
     classifier_loss : the same or None, default=None
         Of the classifier; None: the same.
-    temperature : float, default=0.05
+    temperature : float, default=0.1
         By which cosines are divided in the loss of the dual encoder.
     classifier_temperature : float or "auto", default="auto"
         By which inner products are divided in the loss of the classifier. Its vectors have no unit
@@ -116,9 +116,9 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
     n_hard_negatives : int, default=6
         Hard negatives of a row (eta) put into the pool, drawn from the ``n_hard_negatives *
         refresh_every`` nearest labels that are not its own; 0 is none.
-    refresh_every : int, default=5
+    refresh_every : int, default=3
         Epochs (tau) after which clusters and hard negatives are made anew.
-    cluster_from : int, default=5
+    cluster_from : int, default=3
         The first epoch, from 0, with clusters and hard negatives; before it, batches are random.
     glas : float, default=0.0
         Weight of the GLaS regulariser, which draws inner products of classifier vectors towards the
@@ -134,7 +134,7 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         Of the classifier; "auto" is a hundredth of the root mean square of its first entries. All
         three are those of Adam; vectors of tokens and labels that do not occur in a batch are left
         alone.
-    epochs : int, default=30
+    epochs : int, default=20
         Passes over the rows.
     batch_size : int, default=512
         Rows of a batch, at most.
@@ -290,21 +290,21 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         mode="both",
         loss="decoupled",
         classifier_loss=None,
-        temperature=0.05,
+        temperature=0.1,
         classifier_temperature="auto",
         lambda_=0.5,
         lambda_encoder=0.5,
         lambda_classifier=0.5,
         n_positives=3,
         n_hard_negatives=6,
-        refresh_every=5,
-        cluster_from=5,
+        refresh_every=3,
+        cluster_from=3,
         glas=0.0,
         classifier_init="text",
         encoder_learning_rate="auto",
         projection_learning_rate=5e-4,
         learning_rate="auto",
-        epochs=30,
+        epochs=20,
         batch_size=512,
         dropout=0.1,
         warmup=0.05,
