@@ -1,4 +1,7 @@
-"""Probabilities that mean something: calibrate two models on real data.
+"""Probabilities that mean something
+=================================
+
+Probabilities that mean something: calibrate two models on real data.
 
 "This tag applies with 80 % probability" should be right in 80 % of the cases. The scores of a
 linear classifier and of a label tree are not like that: they rank the tags well, but nothing made
@@ -10,8 +13,10 @@ frozen-bubble-data, have much the same description. New packages lack such sibli
 not find its own among the rows of training either: it would be scored too well, and the
 probabilities would become too high. The rows are sorted by name: `KFold` keeps neighbours together.
 
+::
+
     python examples/calibration.py
-    python examples/calibration.py reliability.png     also draws the reliability diagrams
+    python examples/calibration.py reliability.png     draws into a file, without a window
 """
 
 import sys
@@ -27,7 +32,9 @@ from skxmc.metrics import evaluate_topk, format_evaluation
 RANGES = [(0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0)]
 
 
-def main(figure=None, every=4, n_splits=5):
+# %%
+# Two models, each raw and calibrated, are measured on descriptions that neither has seen.
+def main(figure=None, every=4, n_splits=5, show=False):
     """Calibrate two models on each ``every``-th document; draw into the file ``figure``."""
     data = load_debtags(return_tfidf=True)
     X, Y = data.X_train[::every], data.Y_train[::every]
@@ -58,9 +65,8 @@ def main(figure=None, every=4, n_splits=5):
         rates = [100 * hit_rate(Y_test, of_key, *limits) for limits in RANGES]
         print(f"{key:<18}" + "".join(f"{rate:16.1f}" for rate in rates))
 
-    if figure is not None:
+    if figure is not None or show:
         draw(Y_test, probabilities, figure)
-        print(f"\nDrawn to {figure}")
     return evaluations, probabilities
 
 
@@ -71,11 +77,11 @@ def hit_rate(Y, probabilities, low, high):
     return n_right / (above.sum() - beyond.sum())
 
 
-def draw(Y, probabilities, figure):
-    """Draw a reliability diagram for each model, raw and calibrated."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")  # draws into files, needs no screen
+# %%
+# A reliability diagram has the probability that was said on one axis and how often it came true on
+# the other. On the diagonal, the two are the same; below it, the model promised too much.
+def draw(Y, probabilities, figure=None):
+    """Draw a reliability diagram for each model, raw and calibrated; show it without a file."""
     import matplotlib.pyplot as plt
 
     from skxmc.inspection import ReliabilityDisplay
@@ -90,8 +96,13 @@ def draw(Y, probabilities, figure):
                 *(Y, probabilities[f"{name}, {state}"]), name=state, ax=of_model, random_state=0
             )
         of_model[0].set_title(f"{name}, 5 best tags")
-    picture.savefig(figure)
+    if figure is None:
+        plt.show()
+    else:
+        picture.savefig(figure)
+        print(f"\nDrawn to {figure}")
 
 
+# %%
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(*sys.argv[1:2], show=len(sys.argv) == 1)

@@ -1,12 +1,17 @@
-"""Which five tags to answer? Decisions that fit the metric, on real data.
+"""Which five tags to answer?
+==========================
+
+Which five tags to answer? Decisions that fit the metric, on real data.
 
 The five most probable tags are the best answer if every hit counts the same. If every *tag* counts
 the same, however rare it is, other answers are better, and the probabilities are enough to find
 them: nothing is trained anew. `MacroAtKPredictor` does it for a whole batch of rows at once, or
 learns a rule for rows that come one by one.
 
+::
+
     python examples/decisions.py
-    python examples/decisions.py tradeoff.png     also draws what each mixture gains and costs
+    python examples/decisions.py tradeoff.png     draws into a file, without a window
 """
 
 import sys
@@ -25,7 +30,9 @@ K = 5
 METRICS = ("macro_precision", "macro_recall", "macro_f1", "coverage")
 
 
-def main(figure=None, every=3):
+# %%
+# One model, and decisions for several metrics from its probabilities.
+def main(figure=None, every=3, show=False):
     """Decide about each ``every``-th document; draw into the file ``figure``."""
     data = load_debtags(return_tfidf=True)
     X, Y = data.X_train[::every], data.Y_train[::every]
@@ -75,12 +82,26 @@ def main(figure=None, every=3):
     for name, (precision, value) in display.curves.items():
         points = zip(precision, value, strict=True)
         print(f"  {name:<8}" + "  ".join(f"{100 * p:.1f} / {100 * v:.1f}" for p, v in points))
-    if figure is not None:
-        display.plot().figure_.savefig(figure, dpi=150)
-        print(f"\nDrawn to {figure}")
+    if figure is not None or show:
+        draw(display, figure)
     return evaluations, display
 
 
+# %%
+# The picture has what each mixture gains in macro F1 and what it costs in precision.
+def draw(display, figure=None):
+    """Draw the trade-off; show it if no file is given."""
+    import matplotlib.pyplot as plt
+
+    picture = display.plot().figure_
+    if figure is None:
+        plt.show()
+    else:
+        picture.savefig(figure, dpi=150)
+        print(f"\nDrawn to {figure}")
+
+
+# %%
 def evaluate(Y, answers):
     """Return the metrics at K of ranked answers, or of decisions with K answers a row."""
     return evaluate_topk(Y, answers, ks=(K,))
@@ -91,5 +112,6 @@ def distinct(labels):
     return len(np.unique(labels[labels >= 0]))
 
 
+# %%
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(*sys.argv[1:2], show=len(sys.argv) == 1)

@@ -1,4 +1,9 @@
-"""Tag Debian packages from their descriptions: train, predict and evaluate on real data.
+"""From texts to tags
+==================
+
+Tag Debian packages from their descriptions: train, predict and evaluate on real data.
+
+::
 
     python examples/demo.py
 
@@ -22,6 +27,7 @@ from skxmc.label_space import PropensityWarning, inverse_propensity
 from skxmc.metrics import evaluate_topk, format_evaluation
 
 
+# %%
 def main(every=1):
     """Run the demo; ``every=10`` takes only each tenth document."""
     data = load_debtags()
@@ -92,6 +98,7 @@ def main(every=1):
             print(f"    {'+' if label in true else ' '} {score:6.2f}   {data.label_names[label]}")
 
 
+# %%
 def compile_kernels():
     """Fit and use a tiny model, so that everything is compiled; return the seconds it took."""
     start = time.perf_counter()
@@ -110,5 +117,6 @@ def peak_memory():
     return f"{peak / (1e6 if sys.platform == 'darwin' else 1e3):8.0f} MB"  # bytes or KiB
 
 
+# %%
 if __name__ == "__main__":
     main()

@@ -1,4 +1,7 @@
-"""Train on the texts of the labels (Gandalf): what it gains, and for which labels.
+"""Train on the texts of the labels
+================================
+
+Train on the texts of the labels (Gandalf): what it gains, and for which labels.
 
 The data are the names of 1,953 emoji with 3,498 search keywords, two or three training names a
 keyword. A keyword is a short text of the kind of the names, so it can be a training row too: with
@@ -6,16 +9,16 @@ itself as its label (one-hot), or with soft targets for the keywords that it occ
 
 The table has precision@1 and @5, the propensity-scored precision@5, which counts rare labels more,
 and the share of the test names' labels that are found by precision@5, by how many training names
-the label has. With matplotlib that last part is drawn, to the path that is given or to the
-directory for temporary files.
+the label has. With matplotlib that last part is drawn, into the file that is given or on the
+screen.
+
+::
 
     python examples/gandalf.py [figure.png]
 """
 
 import itertools
 import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -45,6 +48,8 @@ def found_by_frequency(Y_train, Y_test, answers):
     return np.bincount(bin_of, hit, len(BINS) - 1) / np.maximum(total, 1)
 
 
+# %%
+# The same tree is trained on the names alone, and on the names and the keywords.
 def evaluate(variants=VARIANTS):
     """Return {variant: (P@1, P@5, PSP@5, found by frequency)}, in percent."""
     data = load_emoji()
@@ -74,26 +79,29 @@ def bin_names():
     return [*names[:-1], f"{BINS[-2]} or more"]
 
 
+# %%
 def draw(path, results):
     """Draw the labels found, by frequency; return False without matplotlib."""
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.pyplot as plt
     except ImportError:
         return False
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     places, width = np.arange(len(BINS) - 1), 0.8 / len(results)
     for number, (name, (*_, found)) in enumerate(results.items()):
         axes.bar(places + (number - len(results) / 2 + 0.5) * width, found, width, label=name)
     axes.set(xlabel="training names of the label", ylabel=f"found among {K} answers, percent")
     axes.set_xticks(places, bin_names())
     axes.legend()
-    figure.savefig(path, dpi=150)
+    if path is None:
+        plt.show()
+    else:
+        figure.savefig(path, dpi=150)
     return True
 
 
-def main(path=None, variants=VARIANTS):
-    """Print the table, draw the picture if `path` is given, and return the numbers."""
+def main(path=None, variants=VARIANTS, show=False):
+    """Print the table, draw the picture if `path` or `show` is given, and return the numbers."""
     results = evaluate(variants)
     print(f"{'':16}{'P@1':>8}{'P@5':>8}{'PSP@5':>8}   found, by training names of the label")
     print(f"{'':40}" + "".join(f"{name:>11}" for name in bin_names()))
@@ -102,8 +110,12 @@ def main(path=None, variants=VARIANTS):
         print(f"{name:16}{p1:8.2f}{p5:8.2f}{psp5:8.2f}{cells}")
     if path is not None:
         print(f"Picture: {path}" if draw(path, results) else "No picture: matplotlib is missing.")
+    elif show:
+        draw(None, results)
     return results
 
 
+# %%
+# The rarer a keyword is, the more its own text helps.
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.gettempdir() + "/gandalf.png"))
+    main(*sys.argv[1:2], show=len(sys.argv) == 1)

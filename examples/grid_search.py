@@ -1,7 +1,10 @@
-"""Choose C by cross-validation with a sparse Y.
+"""Choose C by cross-validation with a sparse Y
+============================================
 
 Shows GridSearchCV over a pipeline from text to tags, with metrics of ranked answers
 (`get_topk_scorer`) and folds that spread rare labels evenly (`IterativeStratifiedKFold`).
+
+::
 
     python examples/grid_search.py
 """
@@ -17,6 +20,7 @@ from skxmc.metrics import get_topk_scorer, precision_at_k
 from skxmc.model_selection import IterativeStratifiedKFold
 
 
+# %%
 def main(n_splits=3, Cs=(0.1, 1.0, 10.0)):
     """Search, print the table of results, and test the best model."""
     data = load_emoji()  # names of emoji -> keywords
@@ -50,5 +54,22 @@ def main(n_splits=3, Cs=(0.1, 1.0, 10.0)):
     return search
 
 
+# %%
+def draw(search):
+    """Draw both metrics over C, with the standard deviation over the folds."""
+    import matplotlib.pyplot as plt
+
+    results = search.cv_results_
+    Cs = [parameters["classifier__C"] for parameters in results["params"]]
+    _, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    for name in ("precision@1", "ndcg@5"):
+        mean, std = (100 * results[f"{part}_test_{name}"] for part in ("mean", "std"))
+        axes.errorbar(Cs, mean, std, marker="o", capsize=4, label=name)
+    axes.set(xscale="log", xlabel="C", ylabel="mean of the folds, percent")
+    axes.legend()
+    plt.show()
+
+
+# %%
 if __name__ == "__main__":
-    main()
+    draw(main())

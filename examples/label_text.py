@@ -1,9 +1,14 @@
-"""Labels that have texts: a dual encoder and a classifier in one training, and labels without rows.
+"""Labels that have texts
+======================
+
+Labels that have texts: a dual encoder and a classifier in one training, and labels without rows.
 
 Names of symbols are tagged with their search keywords; most of the keywords have one or two rows.
 The example compares what each half of UniDECClassifier knows with a linear tree that sees no label
 text, by how often a keyword was seen in training, and lets it find keywords that it was never
 trained on.
+
+::
 
     python examples/label_text.py
 """
@@ -18,6 +23,7 @@ from skxmc.datasets import load_emoji
 from skxmc.metrics import precision_at_k, recall_at_k
 
 
+# %%
 def main(epochs=40, n_hidden=300):
     """Train for ``epochs``; ``n_hidden`` keywords lose all their rows."""
     data = load_emoji(return_tfidf=True)
@@ -67,6 +73,7 @@ def main(epochs=40, n_hidden=300):
     return found, model
 
 
+# %%
 def _texts(data, labels):
     return [data.label_texts[label] for label in labels]
 
@@ -80,5 +87,23 @@ def _recall(truth, answer, labels):
     return recall_at_k(only[rows], some, k=10)
 
 
+def draw(found):
+    """Draw the recall of each model, by how often a keyword was seen in training."""
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    groups = ["no row", "1 or 2", "3 and more"]
+    width = 0.8 / len(found)
+    for number, (name, (_, *recalls)) in enumerate(found.items()):
+        places = [x + (number - len(found) / 2 + 0.5) * width for x in range(len(groups))]
+        axes.bar(places, recalls, width, label=name)
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set(xlabel="training rows of the keyword", ylabel="recall@10, percent")
+    axes.legend()
+    plt.show()
+
+
+# %%
+# Keywords without a row are found by their text alone, which a tree cannot do.
 if __name__ == "__main__":
-    main()
+    draw(main()[0])

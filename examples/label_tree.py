@@ -1,8 +1,13 @@
-"""Label trees on real data: two presets, the reasons of a suggestion, new labels in a fitted tree.
+"""Label trees: presets, reasons, new labels
+=========================================
+
+Label trees on real data: two presets, the reasons of a suggestion, new labels in a fitted tree.
 
 A label tree asks a row a few questions on its way to a label, instead of one for each label. This
 example trains two presets of `ParabelTree`, shows the upper part of a tree and why a tag was
 suggested, and adds tags to a fitted model.
+
+::
 
     python examples/label_tree.py
 """
@@ -18,6 +23,7 @@ from skxmc.label_space import PropensityWarning, inverse_propensity
 from skxmc.metrics import evaluate_topk, format_evaluation, precision_at_k
 
 
+# %%
 def main(every=3, n_new=60):
     """Train on each ``every``-th document; hold back ``n_new`` tags and add them afterwards."""
     data = load_debtags(return_tfidf=True)
@@ -84,6 +90,7 @@ def main(every=3, n_new=60):
     return models, (row, steps), grown, answers
 
 
+# %%
 def compile_kernels(X, Y):
     """Train both presets on a few rows and use them; return the seconds it took."""
     start = time.perf_counter()
@@ -99,5 +106,19 @@ def split_labels(Y, n_new):
     return np.setdiff1d(np.arange(Y.shape[1]), new), new
 
 
+# %%
+def draw(model):
+    """Draw the upper part of a tree."""
+    import matplotlib.pyplot as plt
+
+    from skxmc.inspection import plot_tree
+
+    names = load_debtags().label_names
+    _, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    plot_tree(model.trees_[0], label_names=names, max_depth=2, max_children=4, ax=axes)
+    plt.show()
+
+
+# %%
 if __name__ == "__main__":
-    main()
+    draw(main()[0]["xr-linear"])

@@ -1,4 +1,7 @@
-"""Estimate the recall on complete labels from incomplete ones (figure 3.2 of the thesis).
+"""Recall from incomplete labels
+=============================
+
+Estimate the recall on complete labels from incomplete ones (figure 3.2 of the thesis).
 
 The data are synthetic, so the complete labels and with them the true recall@5 of a fixed ranking
 are known. Each label is then recorded with a probability p, its *propensity*, and the recall is
@@ -10,14 +13,14 @@ estimated from what was recorded:
 * bound: its upper bound (eq. 3.23), too large on average, with little variance.
 
 The table shows mean and standard deviation over 100 repetitions of the recording. With matplotlib
-the figure is written too, to the path that is given or to the directory for temporary files.
+the figure is drawn too, into the file that is given or on the screen.
+
+::
 
     python examples/missing_label_losses.py [figure.png]
 """
 
 import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +33,7 @@ ESTIMATES = ("naive", "unbiased", "bound")
 PROPENSITIES = tuple(p / 10 for p in range(1, 11))
 
 
+# %%
 def record(Y, propensity, rng):
     """Keep each label with probability `propensity`, independently of all else."""
     Y = Y.copy()
@@ -64,14 +68,14 @@ def print_table(propensities, estimates, recall):
     print(f"True recall@{K}: {100 * recall:.2f}")
 
 
+# %%
 def draw(path, propensities, estimates, recall):
     """Write figure 3.2; return False without matplotlib."""
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.pyplot as plt
     except ImportError:
         return False
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for column, name in enumerate(ESTIMATES):
         mean = estimates[:, :, column].mean(axis=1)
         std = estimates[:, :, column].std(axis=1, ddof=1)
@@ -80,12 +84,15 @@ def draw(path, propensities, estimates, recall):
     axes.axhline(recall, color="black", linewidth=1, label="true recall")
     axes.set(xlabel="propensity", ylabel=f"recall@{K}", ylim=(0, 2))
     axes.legend()
-    figure.savefig(path, dpi=150)
+    if path is None:
+        plt.show()
+    else:
+        figure.savefig(path, dpi=150)
     return True
 
 
-def main(path=None, n_samples=500, n_repetitions=100, propensities=PROPENSITIES):
-    """Print the table, draw the figure if `path` is given, and return the numbers."""
+def main(path=None, n_samples=500, n_repetitions=100, propensities=PROPENSITIES, show=False):
+    """Print the table, draw the figure if `path` or `show` is given, and return the numbers."""
     data = make_xmc_classification(
         n_samples, n_labels=100, avg_labels_per_sample=4, avg_features_per_sample=40, random_state=0
     )
@@ -96,9 +103,13 @@ def main(path=None, n_samples=500, n_repetitions=100, propensities=PROPENSITIES)
     print_table(propensities, estimates, recall)
     if path and draw(path, propensities, estimates, recall):
         print(f"Figure: {path}")
+    elif show:
+        draw(None, propensities, estimates, recall)
     return np.array(propensities), estimates, recall
 
 
+# %%
+# The shaded bands are one standard deviation: the unbiased estimate is of use down to a propensity
+# of one half.
 if __name__ == "__main__":
-    default = Path(tempfile.gettempdir()) / "missing_label_losses.png"
-    main(sys.argv[1] if len(sys.argv) > 1 else default)
+    main(*sys.argv[1:2], show=len(sys.argv) == 1)

@@ -1,4 +1,5 @@
-"""Train on labels of which some are missing.
+"""Train on labels of which some are missing
+=========================================
 
 Annotators skip labels that apply, rare ones above all. This data set is synthetic, so the complete
 labels are known and so is the *propensity* of each label, the probability that it was recorded. Two
@@ -11,6 +12,8 @@ models learn from the incomplete labels:
 Both are tested on the complete labels, which in practice nobody has, and by propensity-scored
 precision (PSP) on the incomplete ones, which tries to estimate that.
 
+::
+
     python examples/missing_labels.py
 """
 
@@ -21,6 +24,7 @@ from skxmc.datasets import make_xmc_classification
 from skxmc.metrics import evaluate_topk, format_evaluation
 
 
+# %%
 def main(n_samples=8_000, n_labels=300):
     """Train both models and print one table a kind of labels."""
     data = make_xmc_classification(
@@ -70,5 +74,22 @@ def main(n_samples=8_000, n_labels=300):
     return on_complete, on_recorded, assigned
 
 
+# %%
+def draw(on_complete):
+    """Draw precision and recall on the complete labels."""
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    metrics = ["P@1", "P@5", "R@5", "macro-R@5"]
+    for shift, (name, values) in zip((-0.2, 0.2), on_complete.items(), strict=True):
+        places = [x + shift for x in range(len(metrics))]
+        axes.bar(places, [100 * values[metric] for metric in metrics], 0.4, label=name)
+    axes.set_xticks(range(len(metrics)), metrics)
+    axes.set(ylabel="on the complete labels, percent")
+    axes.legend()
+    plt.show()
+
+
+# %%
 if __name__ == "__main__":
-    main()
+    draw(main()[0])

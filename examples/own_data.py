@@ -1,8 +1,13 @@
-"""Train on a file of your own and write the predictions to a file.
+"""A file of your own
+==================
+
+Train on a file of your own and write the predictions to a file.
 
 The format is that of the extreme classification repository: after a header ``rows features labels``
 one row a line, ``label,label feature:value feature:value``. To have a file, this example writes one
 first.
+
+::
 
     python examples/own_data.py
     python examples/own_data.py train.txt test.txt predictions.txt
@@ -17,6 +22,7 @@ from skxmc.datasets import dump_xmc_repository, load_emoji, load_xmc_repository
 from skxmc.metrics import evaluate_topk, format_evaluation
 
 
+# %%
 def main(train_file, test_file, predictions_file):
     """Train on one file, answer the rows of the other, and evaluate."""
     X_train, Y_train = load_xmc_repository(train_file)
@@ -34,7 +40,7 @@ def main(train_file, test_file, predictions_file):
         for labels, scores in zip(answers.labels, answers.scores, strict=True):
             row = (f"{j}:{s:.4f}" for j, s in zip(labels, scores, strict=True) if j >= 0)
             file.write(" ".join(row) + "\n")
-    print(f"Wrote {predictions_file}")
+    print(f"Wrote {Path(predictions_file).name}")
     print(format_evaluation(evaluate_topk(Y_test, answers), ["P", "R", "nDCG"]))
 
 
@@ -47,6 +53,7 @@ def write_example_files(folder, n_labels=3498):
     return train_file, test_file
 
 
+# %%
 if __name__ == "__main__":
     if len(sys.argv) == 4:
         main(*sys.argv[1:])

@@ -1,7 +1,12 @@
-"""Save a model, map it into a server's memory, and answer single requests.
+"""Save, load and answer single requests
+=====================================
+
+Save a model, map it into a server's memory, and answer single requests.
 
 Shows `save_model` and `load_model`, the time of one-row calls, and how to restrict the answers of a
 row: `exclude` for pairs that must not be answered, `candidates` for the only ones that may.
+
+::
 
     python examples/save_and_serve.py
 """
@@ -18,6 +23,7 @@ from skxmc import DismecClassifier, load_model, save_model
 from skxmc.datasets import load_debtags
 
 
+# %%
 def main(every=2, n_calls=200):
     """Train on each ``every``-th document, save, load, and serve ``n_calls`` requests."""
     data = load_debtags(return_tfidf=True)
@@ -28,7 +34,7 @@ def main(every=2, n_calls=200):
         save_model(model, path)
         size = sum(file.stat().st_size for file in path.iterdir())
         start = time.perf_counter()
-        served = load_model(path)  # mmap_mode="r": several processes share the memory
+        served = load_model(path)  # mmap=True: several processes share the memory
         load_ms = 1e3 * (time.perf_counter() - start)
         print(f"Model of {size / 1e6:.1f} MB, opened in {load_ms:.1f} ms")
 
@@ -64,6 +70,7 @@ def main(every=2, n_calls=200):
     return best, answers, facet
 
 
+# %%
 def pairs(labels, n_labels):
     """Return a one-row sparse matrix that stores the given labels."""
     return sp.csr_array(
@@ -78,5 +85,6 @@ def show(title, answers, names):
     print(f"  {title + ':':<32}" + ", ".join(f"{names[j]} ({score:.2f})" for j, score in tags))
 
 
+# %%
 if __name__ == "__main__":
     main()

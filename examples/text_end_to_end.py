@@ -1,4 +1,7 @@
-"""Train a text encoder and a sparse output layer together: texts in, tags out.
+"""A text encoder and a sparse layer in one training
+=================================================
+
+Train a text encoder and a sparse output layer together: texts in, tags out.
 
 The encoder learns from the tags of the data, through an output layer in which each tag is connected
 to a few features only. Early in the training, when these connections are still random, the sparse
@@ -8,7 +11,7 @@ tags, as here, the two end close together: it is for sparser layers over more la
 
 The encoder is a small transformer of random weights with a tokenizer made from the same texts, so
 that nothing has to be downloaded. Any local Hugging Face or sentence-transformers folder is used in
-its place when its path is given:
+its place when its path is given::
 
     python examples/text_end_to_end.py [model folder]
 
@@ -26,6 +29,7 @@ WIDTH = 128  # features of the encoder
 FAN_IN = 16  # of these, each tag is connected to so many
 
 
+# %%
 def small_encoder(texts, n_tokens=6000, n_layers=1, seed=0):
     """Return a WordPiece tokenizer of these texts, and a transformer that knows nothing yet."""
     import tokenizers
@@ -51,6 +55,7 @@ def small_encoder(texts, n_tokens=6000, n_layers=1, seed=0):
     return tokenizer, transformers.BertModel(config)
 
 
+# %%
 def main(folder=None, every=24, epochs=6):
     """Train on each `every`-th document; return the evaluations."""
     data = load_debtags()
@@ -98,5 +103,20 @@ def main(folder=None, every=24, epochs=6):
     return models, evaluations
 
 
+# %%
+def draw(models):
+    """Draw the loss of the sparse layer by epoch."""
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    for name, model in models.items():
+        losses = [epoch["loss"] for epoch in model.history_]
+        axes.plot(range(1, len(losses) + 1), losses, "o-", label=name)
+    axes.set(xlabel="epoch", ylabel="loss of the sparse layer")
+    axes.legend()
+    plt.show()
+
+
+# %%
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    draw(main(sys.argv[1] if len(sys.argv) > 1 else None)[0])

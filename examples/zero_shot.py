@@ -1,10 +1,13 @@
-"""Tag texts without a labelled row: a teacher answers questions, a small encoder learns from it.
+"""Tags without a labelled row
+===========================
+
+Tag texts without a labelled row: a teacher answers questions, a small encoder learns from it.
 
 LMTXClassifier has package descriptions and the texts of the tags. It asks a teacher whether a tag
 fits a description, ten questions a description at most, and trains a bi-encoder on the answers. The
 encoder asks about the tags that it thinks near, so it asks better as it learns. True tags are used
 to measure, and to play the teacher: here it knows them, but every tenth answer is wrong. A language
-model takes its place when a chat-completions endpoint is given:
+model takes its place when a chat-completions endpoint is given::
 
     python examples/zero_shot.py [url model]
 
@@ -28,6 +31,7 @@ PROMPT = (
 )
 
 
+# %%
 class ErringTeacher:
     """Knows the true tags; a share of its answers is wrong, always the same ones."""
 
@@ -42,6 +46,7 @@ class ErringTeacher:
         return self.answers[rows, [self.columns[label] for label in label_texts]]
 
 
+# %%
 def main(url=None, model=None, every=8):
     """Learn from each `every`-th description; return the evaluations and the classifier."""
     data = load_debtags()
@@ -94,5 +99,21 @@ def no_teacher(texts, label_texts):
     return np.zeros(len(texts))
 
 
+# %%
+def draw(history):
+    """Draw how the judgement of the teacher rises with the questions."""
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    asked = [row["questions"] for row in history]
+    axes.plot(asked, [100 * row["judged P@1"] for row in history], "o-", label="best tag is right")
+    axes.plot(asked, [100 * row["yes"] for row in history], "s--", label="answered yes")
+    axes.set(xlabel="questions so far", ylabel="percent, says the teacher", ylim=(0, None))
+    axes.legend()
+    plt.show()
+
+
+# %%
+# The encoder asks better as it learns: a larger share of its questions is answered with yes.
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    draw(main(*sys.argv[1:3])[1].history_)

@@ -25,7 +25,7 @@ _PUBLIC_NAMES = {
 }
 _SUBMODULES = (
     *("calibration", "datasets", "decision", "inspection", "io", "label_space", "linear"),
-    *("metrics", "model_selection", "neural"),
+    *("metrics", "model_selection", "neural", "serving"),
 )
 
 __all__ = [*_PUBLIC_NAMES, *_SUBMODULES, "__version__"]

@@ -486,10 +486,11 @@ class MetaClassifierMixin(XMCClassifierMixin):
 
         Parameters
         ----------
-        X : rows as the wrapped estimator takes them
+        X : array-like, sparse matrix or sequence of str, of length n_samples
+            Rows, as the wrapped estimator takes them.
         k : int, default=5
             Answers a row, at least 1.
-        exclude, candidates : sparse array or matrix of shape (n_samples, n_labels_) or None
+        exclude, candidates : sparse array or matrix of shape (n_samples, n_labels) or None
             As in `skxmc.base.XMCClassifierMixin.predict_topk`.
 
         Returns
@@ -508,7 +509,18 @@ class MetaClassifierMixin(XMCClassifierMixin):
         return dense_margins(self.estimator_, X, self._n_columns)
 
     def decision_function(self, X):
-        """Margins; see the table of `skxmc.base.XMCClassifierMixin`."""
+        """Return the margins of the wrapped estimator.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or sequence of str, of length n_samples
+            Rows, as the wrapped estimator takes them.
+
+        Returns
+        -------
+        csr_array, csr_matrix or ndarray
+            See the table of `skxmc.base.XMCClassifierMixin`.
+        """
         self._check_predict(X)
         margins = self._margins(X, "decision_function")
         if self._target_kind == "sparse":
@@ -516,7 +528,18 @@ class MetaClassifierMixin(XMCClassifierMixin):
         return margins[:, 0] if self._target_kind == "binary" else margins
 
     def predict_proba(self, X):
-        """Probabilities; see the table of `skxmc.base.XMCClassifierMixin`."""
+        """Return the probabilities of the wrapped estimator.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or sequence of str, of length n_samples
+            Rows, as the wrapped estimator takes them.
+
+        Returns
+        -------
+        csr_array, csr_matrix or ndarray
+            See the table of `skxmc.base.XMCClassifierMixin`.
+        """
         self._check_predict(X)
         if self._target_kind == "sparse":
             return self._sparse_container(base_proba(self.estimator_, X, self.top_k))

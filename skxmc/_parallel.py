@@ -1,11 +1,19 @@
-"""Threads over chunks: the only level of parallelism in skxmc.
+"""Threads over chunks, and the same tasks on other processes and machines.
 
-The kernels release the GIL, so threads suffice: nothing is copied or pickled.
+Within a process there is one level of parallelism, threads over chunks: the kernels release the
+GIL, so nothing is copied or pickled. `Workers` hands the independent parts of a fit to the backend
+that joblib is configured with, such as a dask cluster.
 """
 
 import itertools
+import sys
+import traceback
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+
+# Times that the same task may be lost with its worker before the loss is raised.
+_MAX_LOSSES = 3
 
 
 def effective_n_jobs(n_jobs=None):
@@ -41,6 +49,8 @@ def effective_n_jobs(n_jobs=None):
 
     if n_jobs is not None:
         return max(1, joblib.cpu_count() + 1 + int(n_jobs))
+    if _in_dask_worker():
+        return 1  # where as many tasks run already as the worker has threads
     _, n_jobs = joblib.parallel.get_active_backend()
     return effective_n_jobs(n_jobs) if n_jobs is not None else 1
 
@@ -90,3 +100,220 @@ def map_chunks(function, chunks, n_jobs=None):
             yield result
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+class Workers:
+    """Where the independent tasks of a fit run: threads here, or other processes through joblib.
+
+    Threads of this process are the default. Within ``with joblib.parallel_config("dask")`` (or
+    "loky", or any other registered backend of processes) the tasks go to the workers of that
+    backend. A task on a worker runs in one thread; a dask worker runs as many at a time as it has
+    threads. The results do not depend on where a task runs, as far as the processors are alike.
+
+    What all tasks share goes to each worker once: dask scatters it to all workers, for as long as
+    this object lives; loky maps it into the memory of its processes, once for each call of `map`.
+
+    Parameters
+    ----------
+    n_jobs : int or None, default=None
+        Threads, or processes of a backend that lets it be chosen; see :func:`effective_n_jobs`.
+    prefer : {"threads", "processes"}, default="threads"
+        What runs the tasks where no backend is configured. "processes" is joblib's own default,
+        loky; for work that holds the GIL.
+    local : bool, default=False
+        Threads of this process whatever is configured.
+    verbose : int, default=0
+        Verbosity of joblib, for backends other than dask.
+
+    Attributes
+    ----------
+    remote : bool
+        Whether the tasks leave this process.
+    n_at_once : int
+        Tasks that run at the same time.
+
+    Notes
+    -----
+    Lost workers: dask runs their tasks elsewhere. Other backends raise an error; then what has not
+    come back is computed once more, on new workers, with a RuntimeWarning. A task that is lost
+    three times raises the backend's error. Exceptions of the tasks themselves are raised as they
+    are, with the traceback of the worker as a note.
+
+    Inside a task on a dask worker, tasks are not spread any further.
+
+    Examples
+    --------
+    >>> from skxmc._parallel import Workers
+    >>> list(Workers(n_jobs=2).map(pow, [2, 3, 4], 2))
+    [4, 9, 16]
+    """
+
+    def __init__(self, n_jobs=None, *, prefer="threads", local=False, verbose=0):
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self._backend = None if local else _process_backend(n_jobs, prefer)
+        self._scattered = {}
+        self.remote = self._backend is not None
+        self.n_at_once = (
+            self._backend.effective_n_jobs(_configured(n_jobs))
+            if self.remote
+            else effective_n_jobs(n_jobs)
+        )
+
+    def map(self, function, tasks, *shared, finish=None):
+        """Yield ``function(task, *shared)`` for each task, in the order of the tasks.
+
+        Parameters
+        ----------
+        function : callable
+            For other processes: of a module, so that it can be pickled (dask and loky take any).
+        tasks : sequence
+            Small: where tasks leave this process, each is pickled.
+        *shared : objects
+            Arguments that are the same for all tasks. Not to be changed.
+        finish : callable(task, result), optional
+            Called in this process as soon as a result is there: in the thread that made it, or in
+            the order of the tasks if it comes from another process.
+
+        Yields
+        ------
+        object
+        """
+        if not self.remote:
+
+            def run(task):
+                result = function(task, *shared)
+                if finish is not None:
+                    finish(task, result)
+                return result
+
+            yield from map_chunks(run, tasks, self.n_jobs)
+            return
+        tasks = list(tasks)
+        for task, result in zip(tasks, self._map_remote(function, tasks, shared), strict=True):
+            if finish is not None:
+                finish(task, result)
+            yield result
+
+    def release(self, *shared):
+        """Let the workers of dask forget what will not be shared again."""
+        for part in shared:
+            self._scattered.pop(id(part), None)
+
+    def _map_remote(self, function, tasks, shared):
+        run = self._run_dask if hasattr(self._backend, "client") else self._run_joblib
+        done = losses = 0
+        while done < len(tasks):
+            outcomes = run(function, tasks[done:], shared)
+            try:
+                for succeeded, result in outcomes:
+                    if not succeeded:
+                        break
+                    done, losses = done + 1, 0
+                    yield result
+            except Exception as error:  # the backend's: those of tasks are outcomes
+                losses += 1
+                # dask has tried a killed task several times itself
+                if losses == _MAX_LOSSES or type(error).__name__ == "KilledWorker":
+                    raise
+                warnings.warn(
+                    f"Workers were lost ({type(error).__name__}): {len(tasks) - done} of "
+                    f"{len(tasks)} tasks are run again.",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+                self._scattered.clear()
+                continue
+            finally:
+                outcomes.close()
+            if not succeeded:
+                raise result
+
+    def _run_joblib(self, function, tasks, shared):
+        # scikit-learn's, which hands its configuration on
+        from sklearn.utils.parallel import Parallel, delayed
+
+        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator", verbose=self.verbose)
+        yield from parallel(delayed(_attempt)(function, task, *shared) for task in tasks)
+
+    def _run_dask(self, function, tasks, shared):
+        # joblib's own adapter waits for ever for a task that dask has given up, and scatters to one
+        # worker, with which the data would be lost.
+        from sklearn import get_config
+
+        client = self._backend.client
+        shared = [self._share(client, part) for part in shared]
+        config = get_config()
+        n_ahead = 2 * max(1, sum(client.ncores().values()))
+        tasks = iter(tasks)
+
+        def submit(n):
+            return [
+                client.submit(_attempt_configured, config, function, task, *shared, pure=False)
+                for task in itertools.islice(tasks, n)
+            ]
+
+        pending = deque(submit(n_ahead))
+        try:
+            while pending:
+                outcome = pending.popleft().result()
+                pending.extend(submit(1))
+                yield outcome
+        finally:
+            client.cancel(list(pending))
+
+    def _share(self, client, part):
+        """The part's future on all workers; small and simple ones go with each task."""
+        if part is None or isinstance(part, (bool, int, float, str)):
+            return part
+        if id(part) not in self._scattered:
+            (future,) = client.scatter([part], broadcast=True, hash=False)
+            self._scattered[id(part)] = part, future  # the part too: an id is free after it
+        return self._scattered[id(part)][1]
+
+
+def _process_backend(n_jobs, prefer):
+    """The backend of other processes that joblib is configured with, or None."""
+    if _in_dask_worker():
+        return None
+    import joblib
+
+    backend, _ = joblib.parallel.get_active_backend(prefer=prefer)
+    if getattr(backend, "supports_sharedmem", False):
+        return None
+    one_process = not hasattr(backend, "client") and (
+        backend.effective_n_jobs(_configured(n_jobs)) == 1
+    )
+    return None if one_process else backend
+
+
+def _configured(n_jobs):
+    if n_jobs is not None:
+        effective_n_jobs(n_jobs)  # refuses what is no number of jobs
+        return int(n_jobs)
+    import joblib
+
+    _, n_jobs = joblib.parallel.get_active_backend()
+    return 1 if n_jobs is None else n_jobs
+
+
+def _in_dask_worker():
+    """Whether this thread runs a task of a dask worker."""
+    worker = sys.modules.get("distributed.worker")
+    return worker is not None and hasattr(worker.thread_state, "execution_state")
+
+
+def _attempt(function, task, *shared):
+    """(True, result) or (False, exception): so that other errors are those of the backend."""
+    try:
+        return True, function(task, *shared)
+    except Exception as error:
+        error.add_note(f"On a worker:\n{traceback.format_exc()}")
+        return False, error
+
+
+def _attempt_configured(config, function, task, *shared):
+    from sklearn import config_context
+
+    with config_context(**config):
+        return _attempt(function, task, *shared)

@@ -113,7 +113,7 @@ class XMCClassifierMixin(ClassifierMixin):
         Length of ``classes_``: columns of ``Y``, or classes of ``y``.
     n_features_in_ : int
         Number of features seen in ``fit``.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Their names, if ``X`` had string column names.
 
     Notes
@@ -332,9 +332,9 @@ class XMCClassifierMixin(ClassifierMixin):
             The rows.
         k : int, default=5
             Answers a row, at least 1. More than there are labels is allowed: the rest is padding.
-        exclude : sparse array or matrix of shape (n_samples, n_labels_) or None, default=None
+        exclude : sparse array or matrix of shape (n_samples, n_labels) or None, default=None
             Pairs that must not be answered. A pair counts if a value other than 0 is stored for it.
-        candidates : sparse array or matrix of shape (n_samples, n_labels_) or None, default=None
+        candidates : sparse array or matrix of shape (n_samples, n_labels) or None, default=None
             The only pairs allowed, read in the same way. Given both, the candidates that are not
             excluded.
 

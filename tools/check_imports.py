@@ -28,7 +28,7 @@ LAYERS = {
     "exceptions": (),
     "_parallel": (),
     "_progress": (),
-    "ops": ("_parallel",),  # threads over chunks, which knows nothing of the package
+    "ops": ("_parallel", "exceptions"),  # which know nothing of the package
     "io": ("exceptions", "ops"),
     "base": ("exceptions", "_parallel", "_progress", "ops", "io"),
     "datasets": _FOUNDATION,
@@ -56,12 +56,17 @@ LAYERS = {
         "decision",
         "metrics",
     ),
+    "serving": (*_FOUNDATION, "_meta", "decision"),
 }
 # These stand above the layers and may import all of them.
 TOP = ("_cli", "__main__")
 
-LAZY = {"torch", "triton", "transformers", "faiss", "matplotlib", "typer", "dask", "tqdm"}
-LAZY_FILES = ("torch_", "triton_", "_cli", "__main__")  # beginnings of names
+LAZY = {
+    *("torch", "triton", "transformers", "faiss", "matplotlib", "dask", "tqdm"),
+    *("typer", "jinja2", "fastapi", "starlette", "pydantic", "uvicorn"),
+}
+# Beginnings of the names of modules, and of packages with all that is in them.
+LAZY_FILES = ("torch_", "triton_", "fastapi_", "_cli", "__main__")
 
 PACKAGE = "skxmc"
 
@@ -106,7 +111,7 @@ def check_tree(root):
 
 def _broken_rule(name, layer, in_function, lazy_file):
     top, *rest = name.split(".")
-    late = top in LAZY or (top == PACKAGE and rest and rest[-1].startswith(LAZY_FILES))
+    late = top in LAZY or (top == PACKAGE and any(part.startswith(LAZY_FILES) for part in rest))
     if late and not in_function and not lazy_file:
         return f"{name} is to be imported inside a function only"
     if layer == "ops" and top == "sklearn":
@@ -130,7 +135,10 @@ def _layer(module):
 
 
 def _is_lazy_file(path):
-    return path.stem.startswith(LAZY_FILES)
+    """Whether a module is itself loaded late; what begins a lazy package is not."""
+    if path.stem == "__init__":
+        return any(part.startswith(LAZY_FILES) for part in path.parts[1:-2])
+    return any(part.startswith(LAZY_FILES) for part in path.with_suffix("").parts[1:])
 
 
 def _imports(tree):

@@ -282,6 +282,9 @@ class IsotonicXMCCalibrator(MetaClassifierMixin, BaseEstimator):
         self.group_of_label_ = self._state["groups"]
         self.rank_ends_ = self._state["rank_ends"]
 
+    def _check_loaded_model(self):
+        _grouped.check_state(self._state, self._n_columns)
+
     def _found(self, answers, hits):
         """Positives of each label among the answers."""
         return np.bincount(answers.labels[hits], minlength=self._n_columns)

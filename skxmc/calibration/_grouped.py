@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from skxmc._parallel import map_chunks
-from skxmc.calibration._maps import apply_map, fit_map, make_table
+from skxmc.calibration._maps import apply_map, check_table, fit_map, make_table
 from skxmc.calibration._rows import falling
 
 GROUPINGS = ("pooled", "frequency", "label")
@@ -225,6 +225,26 @@ def _group_scores(state, labels, scores, groups=None):
         proba = falling(proba, scores, answered.sum(axis=1))
     z = logit(np.clip(proba, 1e-300, np.nextafter(1.0, 0.0)))
     return np.where(answered, z, -np.inf).astype(np.float32)
+
+
+def check_state(state, n_labels):
+    """Raise ValueError unless what `fit_maps` returned, and a file held, is sound."""
+    groups, ends = state["groups"], state["rank_ends"]
+    if groups.dtype.kind != "i" or groups.shape != (n_labels,):
+        raise ValueError("there is not a group for each label")
+    if state["group_maps"] is not None:
+        n_maps = check_table(state["group_maps"])
+        if n_labels and not 0 <= groups.min() <= groups.max() < n_maps:
+            raise ValueError(f"a group is out of the range of the {n_maps} maps")
+    ends = np.asarray(ends)
+    if ends.ndim != 1 or (ends.size and (ends.dtype.kind != "i" or ends[0] < 1)):
+        raise ValueError("the ranges of ranks are damaged")
+    if (np.diff(ends) <= 0).any():
+        raise ValueError("the ranges of ranks do not ascend")
+    if state["rank_maps"] is not None and check_table(state["rank_maps"]) != len(ends) + 1:
+        raise ValueError("there is not a map for each range of ranks")
+    if not isinstance(state["keep_ranking"], (bool, np.bool_)):
+        raise ValueError("keep_ranking is not True or False")
 
 
 def apply_maps(state, labels, scores, ranks=None, groups=None):

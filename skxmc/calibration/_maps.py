@@ -117,6 +117,36 @@ def make_table(method, maps):
     return {"method": method, "indptr": indptr, "knots": knots[0], "values": knots[1]}
 
 
+def check_table(table):
+    """Return how many maps a table has that comes from a file; ValueError if it is damaged.
+
+    The kernel does not check bounds.
+    """
+    if table["method"] != "isotonic":
+        coef = np.asarray(table["coef"])
+        n_features = len(_features(table["method"], np.zeros(1)))
+        if coef.dtype != np.float64 or coef.ndim != 2 or coef.shape[1] != n_features:
+            raise ValueError("the coefficients of the maps have a wrong shape or dtype")
+        if not np.isfinite(coef).all():
+            raise ValueError("the coefficients of the maps are not finite")
+        return len(coef)
+    indptr, knots, values = (np.asarray(table[name]) for name in ("indptr", "knots", "values"))
+    if indptr.dtype.kind != "i" or indptr.ndim != 1 or len(indptr) == 0 or knots.ndim != 1:
+        raise ValueError("the maps must be vectors of numbers")
+    if indptr[0] != 0 or indptr[-1] != len(knots) or (indptr[1:] < indptr[:-1]).any():
+        raise ValueError("the beginnings of the maps are damaged")
+    if knots.dtype != np.float64 or values.dtype != np.float64 or values.shape != knots.shape:
+        raise ValueError("knots and values of the maps do not fit together")
+    if not np.isfinite(knots).all() or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("knots or values of the maps are out of range")
+    rises = np.diff(knots) >= 0
+    starts = indptr[1:-1]
+    rises[starts[(starts > 0) & (starts < len(knots))] - 1] = True  # from one map to the next
+    if not rises.all():
+        raise ValueError("the knots of a map do not ascend")
+    return len(indptr) - 1
+
+
 def apply_map(table, index, scores, mix=0.0):
     """Probabilities in [0, 1] of scores by the maps of a table; float64.
 

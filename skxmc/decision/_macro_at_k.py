@@ -268,6 +268,20 @@ class MacroAtKPredictor(MetaClassifierMixin, BaseEstimator):
             if history is not None:
                 self.history_ = np.asarray(history)
 
+    def _check_loaded_model(self):
+        n_labels, state = self.n_labels_, vars(self)
+        rules = [state[name] for name in ("a_", "b_") if name in state]
+        shape = (len(state["weight_"]), n_labels) if rules else None
+        arrays = [(array, shape) for array in rules]
+        arrays += [(state[name], shape[:1]) for name in ("weight_",) if name in state]
+        if self._propensity is not None:
+            arrays.append((self._propensity, (n_labels,)))
+        arrays.append((self.label_frequency_, (n_labels,)))
+        for array, shape in arrays:
+            # The kernels check no bounds.
+            if array.dtype.kind != "f" or array.shape != shape or not np.isfinite(array).all():
+                raise ValueError("the rule does not fit the labels, or is not finite")
+
     @property
     def _is_multilabel(self):
         return self._target_kind in ("sparse", "dense")
@@ -320,11 +334,12 @@ class MacroAtKPredictor(MetaClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : rows as the wrapped estimator takes them
+        X : array-like, sparse matrix or sequence of str, of length n_samples
+            Rows, as the wrapped estimator takes them.
 
         Returns
         -------
-        csr_array, csr_matrix or ndarray of shape (n_samples, n_labels_)
+        csr_array, csr_matrix or ndarray of shape (n_samples, n_labels)
             0/1 decisions of the kind and dtype that ``Y`` had in `fit`; for 1-D ``y`` the class
             that the wrapped estimator predicts, of shape (n_samples,).
 
@@ -353,7 +368,8 @@ class MacroAtKPredictor(MetaClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : rows as the wrapped estimator takes them
+        X : array-like, sparse matrix or sequence of str, of length n_samples
+            Rows, as the wrapped estimator takes them.
 
         Returns
         -------

@@ -44,8 +44,8 @@ def plot_tree(tree, *, label_names=None, max_depth=2, max_children=10, ax=None):
 
     See Also
     --------
-    LabelTree.export_text : the same as text.
-    LabelTree.to_dot : the same for Graphviz.
+    LabelTree.export_text : The same as text.
+    LabelTree.to_dot : The same for Graphviz.
 
     Examples
     --------

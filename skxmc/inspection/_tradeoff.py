@@ -123,14 +123,17 @@ class TradeoffDisplay:
             A `MacroAtKPredictor`, whose ``metric``, ``k``, ``method``, ``top_k`` and label
             frequencies are the defaults here, or any classifier that it could wrap. The
             probabilities are computed once.
-        X : rows as the estimator takes them
+        X : array-like, sparse matrix or sequence of str, of length n_samples
+            Rows, as the estimator takes them.
         Y : 0/1 matrix of shape (n_samples, n_labels), sparse or dense
             Their true labels.
-        metric, alphas, k, method, weightings, label_frequency, random_state, plot, ax
-            As for `from_predictions`, except that None takes what a `MacroAtKPredictor` has, and
-            the default of `from_predictions` otherwise.
+        metric, alphas, k, method, weightings, label_frequency : as in `from_predictions`
+            Except that None takes what a `MacroAtKPredictor` has, and the default of
+            `from_predictions` otherwise.
         top_k : int or None, default=None
             Candidates in a row; None takes those of a `MacroAtKPredictor`, or 100.
+        random_state, plot, ax : as in `from_predictions`
+            Seed of ties, whether to draw, and where.
         **plot_params
             As for `from_predictions`.
 

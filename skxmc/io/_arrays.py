@@ -111,7 +111,7 @@ def write_npy(path, array):
         _sync(file)
 
 
-def read_npy(path, dtype, shape, mmap_mode=None):
+def read_npy(path, dtype, shape, mmap=False):
     """Read or map a ``.npy`` file that must hold an array of this dtype and shape.
 
     Parameters
@@ -121,8 +121,8 @@ def read_npy(path, dtype, shape, mmap_mode=None):
     dtype : str
         As ``array.dtype.str``.
     shape : sequence of int
-    mmap_mode : {"r", "c"}, default=None
-        None reads the array into memory.
+    mmap : bool, default=False
+        True maps the file read-only, False reads it into memory.
 
     Returns
     -------
@@ -141,8 +141,8 @@ def read_npy(path, dtype, shape, mmap_mode=None):
         if found != (dtype, tuple(shape)):
             raise ValueError(f"it holds an array {found}, expected {(dtype, tuple(shape))}")
         # An array without data cannot be mapped.
-        mmap_mode = None if 0 in shape else mmap_mode
-        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+        mode = "r" if mmap and 0 not in shape else None
+        array = np.load(path, mmap_mode=mode, allow_pickle=False)
     except NOT_DAMAGE:
         raise
     except Exception as error:

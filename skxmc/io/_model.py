@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import uuid
+import warnings
 from importlib import import_module
 from pathlib import Path
 
@@ -24,10 +25,13 @@ import scipy.sparse as sp
 
 import skxmc
 from skxmc.exceptions import ModelFormatError
-from skxmc.io import _arrays, _vectorizers
+from skxmc.io import _arrays, _sklearn, _vectorizers
 
 FORMAT = "skxmc-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+# Where encoders are that stand for others; imported late, as the classes below.
+_ENCODERS = "skxmc.neural._encoders"
 
 # The classes that a file may name, and where they are. A new estimator adds a line.
 MODEL_CLASSES = {
@@ -36,12 +40,22 @@ MODEL_CLASSES = {
     "IsotonicXMCCalibrator": "skxmc.calibration",
     "LMTXClassifier": "skxmc.neural",
     "MacroAtKPredictor": "skxmc.decision",
+    "MaxAbsScaler": "sklearn.preprocessing",
+    "Normalizer": "sklearn.preprocessing",
     "ParabelTree": "skxmc.linear",
+    "Pipeline": "sklearn.pipeline",
     "SparseDSTClassifier": "skxmc.neural",
     "StaticEncoder": "skxmc.neural",
+    "TfidfTransformer": "sklearn.feature_extraction.text",
     "UniDECClassifier": "skxmc.neural",
     "XRTransformerClassifier": "skxmc.neural",
 }
+
+# Attributes that hold what prediction needs of the parameter ``encoder``.
+_ENCODER_ARRAYS = ("_encoder_arrays", "_front_arrays")
+
+# Bytes of arrays that are read while a model opens, whatever it is.
+_SMALL = 1 << 24
 
 _HEADER = "model.json"
 _ARCHIVE = "arrays.npz"
@@ -96,13 +110,15 @@ def save_model(model, path, *, overwrite=False, compress=False, weights_dtype=No
     >>> model = DismecClassifier().fit([[0.0, 1.0], [1.0, 0.0]], [[1, 0], [0, 1]])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_model(model, f"{folder}/model")
-    ...     load_model(f"{folder}/model", mmap_mode=None).predict([[0.0, 1.0]])
+    ...     load_model(f"{folder}/model", mmap=False).predict([[0.0, 1.0]])
     array([[1, 0]])
     """
     from sklearn.utils.validation import check_is_fitted
 
-    if type(model).__name__ not in MODEL_CLASSES:
+    if not _is_stored(model):
         raise TypeError(_not_stored("model", model))
+    if _predicts_nothing(model):
+        raise TypeError("save_model stores a Pipeline that ends in an estimator of skxmc.")
     if weights_dtype not in (None, "float32", "float16"):
         raise ValueError(
             f'weights_dtype must be None, "float32" or "float16", got {weights_dtype!r}.'
@@ -153,21 +169,21 @@ def save_model(model, path, *, overwrite=False, compress=False, weights_dtype=No
         raise
 
 
-def load_model(path, *, mmap_mode="r", verify=None):
+def load_model(path, *, mmap=True, verify=None):
     """Load a model that :func:`save_model` wrote.
 
     Parameters
     ----------
     path : str or path-like
         The directory.
-    mmap_mode : {"r", "c"} or None, default="r"
-        ``"r"`` maps the arrays read-only: they are read from the disk when they are used, and
-        several processes share the memory. ``"c"`` maps them too, and changes stay in memory. None
-        reads them into memory. A compressed model is always read into memory.
+    mmap : bool, default=True
+        True maps the arrays read-only: they are read from the disk when they are used, and several
+        processes share the memory. False reads them into memory. A compressed model is always read
+        into memory.
     verify : bool, default=None
-        Whether to compare the CRC-32 of each array and to refuse weights that are not finite, which
-        reads all data. None does it unless the arrays are mapped. What kernels rely on (shapes,
-        dtypes, the order and range of the indices) is always checked.
+        True reads all data at once, to compare the CRC-32 of each array and to check all weights.
+        None does it unless the arrays are mapped. What kernels rely on is checked in any case: that
+        indices are in range and ascend, at the latest before they are used for the first time.
 
     Returns
     -------
@@ -180,26 +196,41 @@ def load_model(path, *, mmap_mode="r", verify=None):
         If there is nothing at ``path``.
     ModelFormatError
         If it is not a model, is damaged, or was written in a format that this version of skxmc does
-        not know.
+        not know. Damage in the weights of a mapped model is found when a row first needs them, and
+        the prediction raises the same error.
+
+    Notes
+    -----
+    A loaded model is asked once, for a row without features or an empty text, so that what does not
+    fit together is found here.
+
+    Time, for a mapped model: O(labels + features + nodes of the trees), nothing by weight, but for
+    models that were saved with ``compress`` or ``weights_dtype``, or before format version 2, whose
+    indices are read. A file must not be changed in place while it is mapped; `save_model` with
+    ``overwrite=True`` puts a new file in its place, which is safe.
 
     Examples
     --------
     See :func:`save_model`.
     """
-    if mmap_mode not in (None, "r", "c"):
-        raise ValueError(f'mmap_mode must be "r", "c" or None, got {mmap_mode!r}.')
+    if not isinstance(mmap, (bool, np.bool_)):
+        raise TypeError(f"mmap must be True or False, got {mmap!r}.")
     path = Path(path)
     header = _read_header(path)
     compressed = bool(header.get("compressed"))
     if verify is None:
-        verify = mmap_mode is None or compressed
+        verify = compressed or not mmap
     try:
-        arrays = _read_model_arrays(path, header["arrays"], compressed, mmap_mode, verify)
+        arrays = _read_model_arrays(path, header["arrays"], compressed, mmap, verify)
         model = _Decoder(arrays, verify).decode(header["model"], "")
-        if type(model).__name__ not in MODEL_CLASSES:
+        if not _is_stored(model) or _predicts_nothing(model):
             raise ModelFormatError("it holds no estimator")
         if not _is_fitted(model):
             raise ModelFormatError("its estimator is not fitted")
+        n_bytes = sum(array.nbytes for array in arrays.values())
+        # Neural models read all their weights for any row: not to be done while they open.
+        if verify or n_bytes <= _SMALL or not type(model).__module__.startswith("skxmc.neural"):
+            _ask_once(model)
         return model
     except ModelFormatError as error:
         raise ModelFormatError(f"The model {path} cannot be loaded: {error}") from error
@@ -248,8 +279,11 @@ class _Encoder:
             return self._encode_array(value, where, weights)
         if sp.issparse(value) and value.format in ("csr", "csc"):
             return self._encode_sparse(value, where, weights)
-        if type(value).__name__ in MODEL_CLASSES:
+        if _is_stored(value):
             return self._encode_estimator(value, where)
+        if type(value).__name__ == "StoredEncoder":
+            parts = {"kind": value.kind, "takes_texts": value.takes_texts}
+            return {_TAG: "encoder", **parts}
         if _vectorizers.is_vectorizer(value):
             return self._encode_vectorizer(value, where)
         raise TypeError(_not_stored(where, value))
@@ -273,8 +307,17 @@ class _Encoder:
             for name, value in model.get_params(deep=False).items()
             if name not in left_out
         }
-        # As for pickle: what an estimator leaves out there it leaves out here.
-        state = {k: v for k, v in model.__getstate__().items() if k not in names}
+        if _is_of_sklearn(type(model)):
+            params = _sklearn.stored_params(model, params)
+            state = _sklearn.fitted_attributes(model)
+        elif hasattr(model, "_mapped_state") and not self.compact and self.weights_dtype is None:
+            state = model._mapped_state()  # arrays as predictions take them, used where they are
+        else:
+            # As for pickle: what an estimator leaves out there it leaves out here.
+            state = model.__getstate__()
+        state = {k: v for k, v in state.items() if k not in names}
+        if any(state.get(name) for name in _ENCODER_ARRAYS):
+            params = {**params, "encoder": self._storable_encoder(params["encoder"])}
         weights = getattr(type(model), "_weight_attributes", ())
         self.has_weights = self.has_weights or any(name in state for name in weights)
         return {
@@ -285,6 +328,16 @@ class _Encoder:
                 k: self.encode(v, f"{prefix}{k}", weights=k in weights) for k, v in state.items()
             },
         }
+
+    def _storable_encoder(self, encoder):
+        """The parameter ``encoder``, or what stands for it where only its weights are stored."""
+        try:
+            _Encoder(self.compact, None).encode(encoder, "encoder")
+        except TypeError:
+            encoders, cls = import_module(_ENCODERS), type(encoder)
+            kind = f"{cls.__module__}.{cls.__qualname__}"
+            return encoders.StoredEncoder(kind, encoders.takes_texts(encoder))
+        return encoder
 
     def _encode_array(self, array, where, weights):
         if array.dtype == object:
@@ -410,10 +463,15 @@ class _Decoder:
             increasing=value["increasing"],
             where=where,
         )
-        if self.verify and data.dtype.kind == "f" and not np.isfinite(data).all():
+        if data.dtype.kind == "f" and not np.isfinite(data).all():
             raise ModelFormatError(f"{where}: there are values that are not finite.")
         return _arrays.make_compressed(
             data, indices, indptr, shape, format=format, matrix=bool(value["matrix"])
+        )
+
+    def _decode_encoder(self, value, where):
+        return import_module(_ENCODERS).StoredEncoder(
+            str(value["kind"]), bool(value["takes_texts"])
         )
 
     def _decode_vectorizer(self, value, where):
@@ -422,6 +480,8 @@ class _Decoder:
         return _vectorizers.make_vectorizer(value["class"], params, value["terms"], idf)
 
     def _decode_estimator(self, value, where):
+        from sklearn.utils._param_validation import validate_parameter_constraints
+
         cls = _model_class(value["class"])
         known = cls._get_param_names()
         unknown = sorted(set(value["params"]) - set(known))
@@ -436,19 +496,88 @@ class _Decoder:
         for name in attributes:
             if not name.isidentifier() or name.startswith("__") or name in known:
                 raise ModelFormatError(f"{name!r} is not the name of an attribute.")
+        if _is_of_sklearn(cls):
+            model = _sklearn.make(cls, params, attributes)
+            if cls.__name__ == "Pipeline" and _is_fitted(model):
+                _sklearn.check_pipeline(model)
+            return model
         model = cls(**params)
+        if hasattr(cls, "_parameter_constraints"):
+            # Only those that are stored: what is not has to be set before a fit.
+            validate_parameter_constraints(cls._parameter_constraints, params, cls.__name__)
         model.__setstate__(attributes)
+        if not hasattr(cls, "fit") or not _is_fitted(model):  # what is wrapped may be a template
+            return model
+        _check_common(model)
         check = getattr(cls, "_check_loaded_model", None)
-        if check is not None and _is_fitted(model):  # what is wrapped may be a template
+        if check is not None:
             check(model)
+            if self.verify and hasattr(cls, "_check_all_weights"):
+                model._check_all_weights()
         return model
 
     def _widen(self, array, dtype, where):
         """Return weights that were stored in a smaller dtype in their own."""
         dtype = np.dtype(dtype)
-        if dtype.hasobject or not np.can_cast(array.dtype, dtype, casting="safe"):
+        same = array.dtype == dtype
+        if not same and not (
+            dtype.kind in "biuf" and np.can_cast(array.dtype, dtype, casting="safe")
+        ):
             raise ModelFormatError(f"{where}: {array.dtype} stands for {dtype}.")
         return array.astype(dtype, copy=False)
+
+
+def _ask_once(model):
+    """Ask for a row without anything: what does not fit together in a model shows there."""
+    if hasattr(model, "steps"):
+        steps, model = model[:-1] if len(model.steps) > 1 else None, model.steps[-1][1]
+    else:
+        steps = None
+    if not hasattr(model, "predict_topk"):
+        return
+    width = getattr(model if steps is None else steps, "n_features_in_", None)
+    rows = [[""]]
+    if width is not None:
+        rows = [sp.csr_array((1, width), dtype=np.float32), np.zeros((1, width), np.float32)]
+    first_error = None
+    for row in rows:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # such as that names of features are missing
+                row = row if steps is None else steps.transform(row)
+                answers = model.predict_topk(row, k=min(5, len(model.classes_)))
+                proba = model.predict_proba(row) if hasattr(model, "predict_proba") else None
+            for values in (answers.scores, getattr(proba, "data", proba)):
+                if values is not None and np.isnan(np.asarray(values)).any():
+                    raise ModelFormatError("a score is not a number.")
+            return
+        except ImportError:
+            return  # torch is needed to predict, not to load
+        except (TypeError, ValueError) as error:
+            first_error = error if first_error is None else first_error
+    raise first_error
+
+
+def _check_common(model):
+    """Check the attributes that all fitted classifiers of skxmc have."""
+    state = vars(model)
+    if "_target_kind" not in state:
+        return
+    n_labels, classes = state.get("n_labels_"), state.get("classes_")
+    if state["_target_kind"] not in ("sparse", "dense", "binary", "multiclass"):
+        raise ModelFormatError(f"{state['_target_kind']!r} is no kind of target.")
+    if not _is_size(n_labels) or not isinstance(classes, np.ndarray) or classes.ndim != 1:
+        raise ModelFormatError("n_labels_ must be an integer and classes_ an array.")
+    if len(classes) != n_labels or (state["_target_kind"] == "binary" and n_labels != 2):
+        raise ModelFormatError(f"There are {n_labels} labels and {len(classes)} classes.")
+    width, names = state.get("n_features_in_"), state.get("feature_names_in_")
+    if width is not None and not _is_size(width):
+        raise ModelFormatError("n_features_in_ must be an integer.")
+    if names is not None and np.shape(names) != (width,):
+        raise ModelFormatError("feature_names_in_ and n_features_in_ do not fit together.")
+    dtype = state.get("_target_dtype")
+    if dtype is not None and (not isinstance(dtype, np.dtype) or dtype.kind not in "biuf"):
+        raise ModelFormatError("The dtype of the target is not one of numbers.")
 
 
 def _is_fitted(model):
@@ -460,6 +589,21 @@ def _is_fitted(model):
     except NotFittedError:
         return False
     return True
+
+
+def _is_stored(value):
+    """Whether it is of a class in ``MODEL_CLASSES``, not of another library's of that name."""
+    cls = type(value)
+    module = MODEL_CLASSES.get(cls.__name__, "")
+    return module != "" and cls.__module__.split(".")[0] == module.split(".")[0]
+
+
+def _predicts_nothing(model):
+    return hasattr(model, "steps") and not hasattr(model.steps[-1][1], "predict_topk")
+
+
+def _is_of_sklearn(cls):
+    return cls.__name__ in _sklearn.ATTRIBUTES and cls.__module__.split(".")[0] == "sklearn"
 
 
 def _model_class(name):
@@ -496,7 +640,7 @@ def _read_header(path):
     return header
 
 
-def _read_model_arrays(path, entries, compressed, mmap_mode, verify):
+def _read_model_arrays(path, entries, compressed, mmap, verify):
     if compressed:
         found, _ = _arrays.read_arrays(path / _ARCHIVE)
     arrays = {}
@@ -509,7 +653,7 @@ def _read_model_arrays(path, entries, compressed, mmap_mode, verify):
         if np.dtype(dtype).kind not in "biufSU" or not all(_is_size(n) for n in shape):
             raise ModelFormatError(f"{name}: {dtype}{shape} is not an array of numbers.")
         if not compressed:
-            array = _arrays.read_npy(path / f"{name}.npy", dtype, shape, mmap_mode)
+            array = _arrays.read_npy(path / f"{name}.npy", dtype, shape, mmap)
         else:
             array = found[name]
             if (array.dtype.str, list(array.shape)) != (dtype, shape):

@@ -30,6 +30,11 @@ def vectorizer_parts(vectorizer):
     """
     params = vectorizer.get_params(deep=False)
     params["dtype"] = np.dtype(params["dtype"])
+    if params["input"] != "content":
+        raise TypeError(
+            f"A {type(vectorizer).__name__} that reads files by their names is not stored: "
+            'set_params(input="content").'
+        )
     if isinstance(params.get("vocabulary"), (set, frozenset)):
         params["vocabulary"] = sorted(params["vocabulary"])
     if not hasattr(vectorizer, "vocabulary_"):
@@ -41,6 +46,13 @@ def vectorizer_parts(vectorizer):
     return params, [term for term, _ in by_column], idf
 
 
+def n_columns(vectorizer):
+    """Columns that it makes; None if it is not fitted."""
+    if type(vectorizer).__name__ == "HashingVectorizer":
+        return vectorizer.n_features
+    return len(vectorizer.vocabulary_) if hasattr(vectorizer, "vocabulary_") else None
+
+
 def make_vectorizer(name, params, terms, idf):
     """Put a vectoriser together again; see `vectorizer_parts`."""
     from sklearn.feature_extraction import text
@@ -48,9 +60,14 @@ def make_vectorizer(name, params, terms, idf):
     if name not in VECTORIZERS:
         raise ModelFormatError(f"{name!r} is not a text vectoriser that is stored.")
     params = {**params, "dtype": np.dtype(params["dtype"]).type}
+    if params.get("input", "content") != "content":
+        raise ModelFormatError("A vectoriser of a model file takes texts, not names of files.")
     vectorizer = getattr(text, name)(**params)
     if terms is None:
+        vectorizer._validate_params()
         return vectorizer
+    if name == "HashingVectorizer":
+        raise ModelFormatError("A HashingVectorizer has no terms.")
     if len(set(terms)) != len(terms) or not all(isinstance(term, str) for term in terms):
         raise ModelFormatError(f"The terms of a {name} are not strings, or not all different.")
     # With the vocabulary given, a fit learns nothing but the document frequencies.

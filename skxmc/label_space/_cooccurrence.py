@@ -123,6 +123,7 @@ def symmetrized_cooccurrence(Y):
     Parameters
     ----------
     Y : 0/1 matrix of shape (n_samples, n_labels)
+        Labels of the rows, sparse or dense.
 
     Returns
     -------

@@ -166,7 +166,7 @@ class GandalfAugmenter(BaseEstimator):
         X_augmented : list of str, or of the kind of X (CSR if sparse)
             The rows of X, then those of the labels in ``label_indices_``.
         Y_augmented : csr_array or csr_matrix of shape (n_samples + n_added, n_labels)
-            float32 with soft targets; ``"one-hot"`` gives 0/1 in the dtype of ``Y``. A
+            Soft targets in float32; ``"one-hot"`` gives 0/1 in the dtype of ``Y``. A
             ``csr_matrix`` if ``Y`` was a sparse matrix.
 
         Raises

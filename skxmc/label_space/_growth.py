@@ -13,12 +13,24 @@ _BLOCK = 256
 
 
 class TreeGrowth(NamedTuple):
-    """A tree with new labels, and what it has to do with the one before."""
+    """A tree with new labels, and what it has to do with the one before; see `grow_tree`.
+
+    Attributes
+    ----------
+    tree : LabelTree
+        The tree with the new labels.
+    old_tree : LabelTree
+        The tree without them.
+    new_number : ndarray of shape (n_nodes of old_tree,)
+        The number of each old node in ``tree``.
+    touched : ndarray of int
+        Inner nodes of ``tree`` below which the set of labels is another.
+    """
 
     tree: LabelTree
     old_tree: LabelTree
-    new_number: np.ndarray  # (n_nodes of old_tree,): the number of each old node in ``tree``
-    touched: np.ndarray  # inner nodes of ``tree`` below which the set of labels is another
+    new_number: np.ndarray
+    touched: np.ndarray
 
 
 def grow_tree(
@@ -33,15 +45,17 @@ def grow_tree(
     Parameters
     ----------
     tree : LabelTree
+        The tree without them; it is not changed.
     Z : csr_array of shape (n_labels, n_features)
         Features of all labels, those of the tree first, l2-normalised.
-    max_leaf, max_depth, arity, clustering, random_state
-        As in `build_tree`: a node that gets new labels and then has more than ``2 * max_leaf`` is
+    max_leaf, max_depth, arity, clustering, random_state : as in `build_tree`
+        A node that gets new labels and then has more than ``2 * max_leaf`` is
         clustered again, into nodes below it, as far as ``max_depth`` allows.
 
     Returns
     -------
     TreeGrowth
+        The new tree, and what became of the nodes of the old one.
 
     Raises
     ------

@@ -101,8 +101,8 @@ def inverse_propensity(Y_train, n_samples=None, A=0.55, B=1.5):
 
     Parameters
     ----------
-    Y_train, n_samples, A, B
-        As in `jpv_propensity`.
+    Y_train, n_samples, A, B : as in `jpv_propensity`
+        Labels or their counts, and the constants of the formula.
 
     Returns
     -------

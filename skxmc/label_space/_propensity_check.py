@@ -63,17 +63,17 @@ def check_propensity(
     findings : list of str
         One sentence for each, with figures; empty if nothing is wrong.
 
-    Warns
-    -----
-    PropensityWarning
-        If there is a finding and `warn`.
-
     Raises
     ------
     ValueError
         If shapes do not match, a matrix holds other values than 0 and 1, `y_true` has a label that
         `Y_complete` lacks, an inverse propensity is below 1 or not finite, or an answer is no
         label.
+
+    Warns
+    -----
+    PropensityWarning
+        If there is a finding and `warn`.
 
     Notes
     -----

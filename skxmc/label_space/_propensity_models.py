@@ -99,7 +99,8 @@ class JPVPropensity(PropensityModel):
 
         Returns
         -------
-        self
+        PropensityModel
+            The fitted model itself.
 
         Raises
         ------
@@ -145,7 +146,8 @@ class GivenPropensity(PropensityModel):
 
         Returns
         -------
-        self
+        PropensityModel
+            The fitted model itself.
 
         Raises
         ------
@@ -246,7 +248,8 @@ class RichardsonPropensity(PropensityModel):
 
         Returns
         -------
-        self
+        PropensityModel
+            The fitted model itself.
 
         Raises
         ------
@@ -437,7 +440,8 @@ class JointPropensity(PropensityModel):
 
         Returns
         -------
-        self
+        PropensityModel
+            The fitted model itself.
 
         Raises
         ------

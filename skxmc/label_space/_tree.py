@@ -46,7 +46,7 @@ class LabelTree:
 
     See Also
     --------
-    build_tree : a tree from label features.
+    build_tree : A tree from label features.
 
     Notes
     -----
@@ -217,6 +217,7 @@ class LabelTree:
         Returns
         -------
         ndarray of shape (depth of the leaf + 1,), int32
+            Node numbers.
 
         Raises
         ------
@@ -233,7 +234,18 @@ class LabelTree:
         return np.array(nodes[::-1], dtype=np.int32)
 
     def children(self, node):
-        """Return the children of a node as a ``range`` of node numbers; empty for a leaf."""
+        """Return the children of a node.
+
+        Parameters
+        ----------
+        node : int
+            From 0, the root, to n_nodes - 1.
+
+        Returns
+        -------
+        range
+            Node numbers; empty for a leaf.
+        """
         self._check_node(node)
         return range(int(self.child_start[node]), int(self.child_start[node + 1]))
 
@@ -273,7 +285,8 @@ class LabelTree:
 
         Returns
         -------
-        ndarray, int32
+        ndarray of shape (n_labels_below,), int32
+            Label numbers.
         """
         self._check_node(node)
         labels = np.concatenate([self.label[nodes] for nodes in self._levels(node)])
@@ -313,8 +326,8 @@ class LabelTree:
 
         Parameters
         ----------
-        label_names, max_depth, max_children
-            As in `export_text`.
+        label_names, max_depth, max_children : as in `export_text`
+            Names of the labels, and which nodes are left out.
 
         Returns
         -------

@@ -1,6 +1,7 @@
 """One-vs-all linear classifier: DiSMEC and DiSMEC++."""
 
 import hashlib
+import itertools
 import numbers
 import shutil
 import warnings
@@ -14,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skxmc._parallel import effective_n_jobs, map_chunks
+from skxmc._parallel import Workers, effective_n_jobs
 from skxmc._progress import progress
 from skxmc.base import XMCClassifierMixin
 from skxmc.exceptions import CheckpointError, MemoryLimitError
@@ -88,10 +89,11 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         "l2" scales each row to unit length, in `fit` and in all predictions: margins, pruning and
         ``C`` mean the same on every data set then, and accuracy on raw counts gains several points.
         The user's arrays stay as they are.
-    weighting : {None, "vanilla", "propensity", "class-balanced", "propensity-class-balanced"} \
-            or array of shape (n_labels,), default=None
-        Weight of a label's positives: 1; :math:`2/p_j - 1`, the convex surrogate of the unbiased
-        loss for missing labels; :math:`(1 - \beta)/(1 - \beta^{n_j})`; the product; or given.
+    weighting : None, str or array of shape (n_labels,), default=None
+        Weight of a label's positives. None or "vanilla": 1. "propensity": :math:`2/p_j - 1`, the
+        convex surrogate of the unbiased loss for missing labels. "class-balanced":
+        :math:`(1 - \beta)/(1 - \beta^{n_j})`. "propensity-class-balanced": the product. An array:
+        the weights themselves.
     propensity : "jpv", ("jpv", A, B) or array of shape (n_labels,), default="jpv"
         Probability :math:`p_j` that a relevant label was recorded, for ``weighting``. "jpv" is the
         formula of Jain, Prabhu and Varma with A=0.55, B=1.5.
@@ -295,19 +297,17 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         n_labels = len(task.labels)
         shards = _shards(n_labels, X.shape, place)
         store = self._checkpoint(X, Y, place)
-
-        def solve(shard):
-            if store is not None and (done := store.read(shard)) is not None:
-                return shard, done
-            solution = self._solve(rows, task, np.arange(shard.start, shard.stop), place)
-            if store is not None:
-                store.write(shard, solution)
-            return shard, solution
-
+        is_new = [store is None or not store.has(shard) for shard in shards]
+        solved = _workers(self.n_jobs, place).map(
+            _solve_labels,
+            list(itertools.compress(shards, is_new)),
+            *(rows, task, place, self._solver_options()),
+            finish=None if store is None else store.write,
+        )
         solutions = []
         with progress(n_labels, "labels", self.verbose) as bar:
-            for shard, solution in map_chunks(solve, shards, n_jobs):
-                solutions.append(solution)
+            for shard, new in zip(shards, is_new, strict=True):
+                solutions.append(next(solved) if new else store.read(shard))
                 bar.update(shard.stop - shard.start)
         self._collect(task.labels, solutions, n_columns, n_features)
         if store is not None:
@@ -324,26 +324,17 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         labels = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
         return _Task(labels, *_rows_by_label(Y, counts, labels), weights[labels])
 
-    def _solve(self, rows, task, positions, place):
-        """Solve the labels at these positions of the task."""
-        lengths = task.indptr[positions + 1] - task.indptr[positions]
-        indptr = np.concatenate(([0], np.cumsum(lengths)))
-        source = np.repeat(task.indptr[positions] - indptr[:-1], lengths) + np.arange(indptr[-1])
-        return _solver(place).solve(
-            rows,
-            indptr,
-            task.rows[source],
-            **({} if task.targets is None else {"pos_targets": task.targets[source]}),
-            loss=self.loss,
-            start=self.init,
-            C=self.C,
-            positive_cost=task.weights[positions],
-            regularize_bias=self.regularize_intercept,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            threshold=self.prune_threshold if self.prune_tolerance is None else 0.0,
-            loss_tolerance=self.prune_tolerance,
-        )
+    def _solver_options(self):
+        return {
+            "loss": self.loss,
+            "start": self.init,
+            "C": self.C,
+            "regularize_bias": self.regularize_intercept,
+            "tol": self.tol,
+            "max_iter": self.max_iter,
+            "threshold": self.prune_threshold if self.prune_tolerance is None else 0.0,
+            "loss_tolerance": self.prune_tolerance,
+        }
 
     def _prepare(self, X, place):
         X = scaled_rows(X, self.normalize)
@@ -376,6 +367,7 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
             first += len(shard)
         self.coef_ = make_compressed(data, indices, indptr, (n_columns, n_features))
         self._scorer = None
+        vars(self).pop("_by_feature", None)
         self._fitted_scorer()
         if not converged.all():
             warnings.warn(
@@ -419,8 +411,8 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X, Y
-            As for `fit`.
+        X, Y : as in `fit`
+            What would be fitted.
 
         Returns
         -------
@@ -448,7 +440,8 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
         # evenly over the ranks by frequency, on which the number of weights depends
         n_sample = min(n_labels, _SAMPLE)
         positions = ((np.arange(n_sample) + 0.5) * n_labels / n_sample).astype(np.int64)
-        solution = self._solve(rows, task, positions, place)
+        options = self._solver_options()
+        solution = _solve_labels(positions, rows, task, place, options)
         n_weights = len(solution.data) / n_sample * n_labels
         # The lanes of each thread begin with the most frequent labels of its first shard, whose
         # working sets are the largest: 8 bytes an entry, and some more while they grow. Twice:
@@ -461,7 +454,7 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
             pools = 0
             for shard in _shards(n_labels, X.shape, place)[:n_jobs]:
                 head = np.arange(shard.start, min(shard.stop, shard.start + linear_solver.LANES))
-                gathered = self._solve(rows, task, head, place).counters[3]
+                gathered = _solve_labels(head, rows, task, place, options).counters[3]
                 pools += 2 * 10 * gathered / len(head) * linear_solver.LANES
         # coef_, and the same by feature with up to as many bytes of dense rows
         return int(_work_bytes(X, Y, n_jobs, place) + pools + 24 * n_weights)
@@ -501,19 +494,70 @@ class DismecClassifier(XMCClassifierMixin, BaseEstimator):
             options = {"n_threads": effective_n_jobs(self.n_jobs)}
         # A loaded model opens at once and makes its layout, which is not stored, on first use.
         if self._scorer is None or self._scorer[0] != place:
-            self._scorer = place, ops.prepare_scorer(self.coef_, self.intercept_, **where)
+            if place.backend == "numba" and "_by_feature" in vars(self):
+                self._scorer = place, self._stored_scorer()
+            else:
+                self._scorer = place, ops.prepare_scorer(self.coef_, self.intercept_, **where)
         return ops, self._scorer[1], options
 
     def __getstate__(self):
-        return {**super().__getstate__(), "_scorer": None}
+        state = {**super().__getstate__(), "_scorer": None}
+        if state.pop("_by_feature", None) is not None:
+            state["coef_"] = self.coef_
+        return state
+
+    def _mapped_state(self):
+        """State for files that are mapped: the weights by feature, in which rows are scored."""
+        if not hasattr(self, "coef_"):  # not fitted
+            return self.__getstate__()
+        coef, intercept = self.coef_, self.intercept_
+        never_answered = np.diff(coef.indptr)[intercept == -np.inf]
+        if never_answered.any() or np.count_nonzero(coef.data) < len(coef.data):
+            return self.__getstate__()  # that layout leaves out such weights
+        scorer = self._scorer[1] if self._scorer is not None else None
+        if not isinstance(scorer, linear_scores.LinearScorer):
+            scorer = linear_scores.prepare_scorer(coef, intercept)
+        by_feature = {name: getattr(scorer, name) for name in linear_scores.STORED}
+        del by_feature["intercept"]
+        return {
+            **{name: value for name, value in self.__getstate__().items() if name != "coef_"},
+            "_by_feature": by_feature,
+        }
+
+    def _stored_scorer(self):
+        intercept = self.intercept_ + np.float32(0)  # as `prepare_scorer` has it
+        return linear_scores.mapped_scorer({**self._by_feature, "intercept": intercept})
+
+    def __getattr__(self, name):
+        # A mapped model has the weights by feature, and makes coef_ where it is asked for.
+        if name == "coef_" and "_by_feature" in self.__dict__:
+            self.coef_ = linear_scores.weights_by_label(self._stored_scorer())
+            return self.coef_
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _check_loaded_model(self):
+        self._scorer = None
+        n_columns = 1 if self._target_kind == "binary" else self.n_labels_
+        if "_by_feature" in vars(self):
+            if "coef_" in vars(self) or self.intercept_.dtype != np.float32:
+                raise ValueError("the weights are there twice, or intercept_ is not float32")
+            scorer = self._stored_scorer()
+            if (scorer.n_labels, scorer.n_features) != (n_columns, self.n_features_in_):
+                raise ValueError("the weights, n_labels_ and n_features_in_ do not fit together")
+            self._scorer = choose_place("numba", None), scorer
+            return
         if self.coef_.dtype != np.float32 or self.intercept_.dtype != np.float32:
             raise ValueError("coef_ and intercept_ must be float32")
-        if self.coef_.shape != (len(self.intercept_), self.n_features_in_):
+        shape = n_columns, self.n_features_in_
+        if self.coef_.shape != shape or self.intercept_.shape != shape[:1]:
             raise ValueError("coef_, intercept_ and n_features_in_ do not fit together")
         if np.isnan(self.intercept_).any():
             raise ValueError("intercept_ has NaN")
+
+    def _check_all_weights(self):
+        """Read all that `_check_loaded_model` leaves to the first use."""
+        if "_by_feature" in vars(self):
+            linear_scores.check_scorer(self._scorer[1])
 
 
 class _Checkpoint:
@@ -525,10 +569,11 @@ class _Checkpoint:
     def _path(self, shard):
         return self.folder / f"labels-{shard.start:09d}.npz"
 
+    def has(self, shard):
+        return self._path(shard).exists()
+
     def read(self, shard):
         path = self._path(shard)
-        if not path.exists():
-            return None
         try:
             arrays, _ = read_arrays(path)
             solution = linear_solver.LinearSolution(**arrays)
@@ -555,6 +600,41 @@ class _Task(NamedTuple):
     rows: np.ndarray
     targets: np.ndarray | None  # of each positive; None: all 1
     weights: np.ndarray
+
+
+def _solve_labels(positions, rows, task, place, options):
+    """Solve the labels at these positions of the task, a slice or an array."""
+    if isinstance(positions, slice):
+        positions = np.arange(positions.start, positions.stop)
+    if place.backend == "numba":
+        rows = _read_only(rows)
+    lengths = task.indptr[positions + 1] - task.indptr[positions]
+    indptr = np.concatenate(([0], np.cumsum(lengths)))
+    source = np.repeat(task.indptr[positions] - indptr[:-1], lengths) + np.arange(indptr[-1])
+    return _solver(place).solve(
+        rows,
+        indptr,
+        task.rows[source],
+        **({} if task.targets is None else {"pos_targets": task.targets[source]}),
+        positive_cost=task.weights[positions],
+        **options,
+    )
+
+
+def _read_only(rows):
+    """Views of the rows: kernels are compiled once, wherever the arrays come from."""
+    views = []
+    for part in rows:
+        if isinstance(part, np.ndarray):
+            part = part.view(np.ndarray)
+            part.flags.writeable = False
+        views.append(part)
+    return type(rows)(*views)
+
+
+def _workers(n_jobs, place):
+    """Where shards are solved; those of torch one after the other, on its device."""
+    return Workers(n_jobs) if place.backend == "numba" else Workers(1, local=True)
 
 
 def _solver(place):

@@ -1,5 +1,6 @@
 """ParabelTree: partitioned label trees."""
 
+import copy
 import itertools
 import numbers
 import warnings
@@ -13,7 +14,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skxmc._parallel import effective_n_jobs
+from skxmc._parallel import Workers, effective_n_jobs
 from skxmc._progress import progress
 from skxmc.base import XMCClassifierMixin, check_k, pad_topk
 from skxmc.exceptions import MemoryLimitError
@@ -88,7 +89,23 @@ _PRESET = StrOptions({"preset"})
 
 
 class PathStep(NamedTuple):
-    """One edge of a label's path, and what moved its score: see `ParabelTree.explain`."""
+    """One edge of a label's path, and what moved its score: see `ParabelTree.explain`.
+
+    Attributes
+    ----------
+    tree, node : int
+        Number of the tree, and of the node that the edge leads to.
+    label : int
+        The label of the node, if it is a leaf; else -1.
+    score : float
+        Margin of the node's classifier.
+    log_probability : float
+        Logarithm of the probability of the edge.
+    bias : float
+        What the intercept adds to the score.
+    features, contributions : ndarray
+        Features of the row, the most important first, and what each adds to the score.
+    """
 
     tree: int
     node: int
@@ -146,18 +163,17 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         negative_cost         1.6              1                1               1
         link                  "l3-hinge"       "l2-hinge"       "logistic"      "l3-hinge"
         search                "beam"           "beam"           "exact"         "beam"
-        label_representation  "pifa" in all presets
-        negatives             "teacher" in all presets
-        relevance             None in all presets
+        label_representation  "pifa"           "pifa"           "pifa"          "pifa"
+        negatives             "teacher"        "teacher"        "teacher"       "teacher"
+        relevance             None             None             None            None
         ====================  ===============  ===============  ==============  ==============
 
     n_trees : int, default="preset"
         Trees, each with other seeds of the clustering; their probabilities are averaged.
-    label_representation : {"pifa", "text", "pifa+text", "cooccurrence", "pifa+cooccurrence"}, \
-            default="preset"
-        What the labels are clustered by, see `skxmc.label_space.label_features`: the mean of their
-        rows (PIFA, XR-Transformer eq. 4), the text given to `fit`, the labels they occur with
-        (Bonsai's output space), or both of two.
+    label_representation : str, default="preset"
+        What the labels are clustered by, see `skxmc.label_space.label_features`. "pifa": the mean
+        of their rows (XR-Transformer eq. 4). "text": the text given to `fit`. "cooccurrence": the
+        labels they occur with (Bonsai's output space). "pifa+text", "pifa+cooccurrence": both.
     row_norm : bool, default="preset"
         Whether a row counts less in PIFA the more labels it has.
     clustering : {"bisect", "balanced", "unbalanced"}, default="preset"
@@ -197,6 +213,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         How `predict_topk` finds the best labels: a beam of ``beam_size`` nodes on each level, or
         best first, which is exact since no edge has a probability above 1.
     beam_size : int, default=10
+        Nodes of each level that a beam search keeps for a row.
     tol : float, default=0.03
         Stop a classifier where the norm of its gradient, the bias being optimal, is below
         ``tol * min(n_pos, n_neg) / n`` of that at the start.
@@ -205,6 +222,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
     prune_threshold : float, default=0.1
         Weights of smaller magnitude are dropped.
     fit_intercept : bool, default=True
+        Whether the classifiers have an intercept :math:`b_v`.
     intercept_scaling : float, default=1.0
         Value of the constant feature that makes the intercept.
     regularize_intercept : bool, default=True
@@ -439,10 +457,11 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X, Y
-            As for `skxmc.base.XMCClassifierMixin.fit`.
-        label_text : list of str, LabelText, array or sparse array of shape (n_labels, any), \
-                default=None
+        X : {array-like, sparse array or matrix} of shape (n_samples, n_features)
+            Rows.
+        Y : {sparse array or matrix, array-like} of shape (n_samples, n_labels) or (n_samples,)
+            Indicator, soft targets in [0, 1], or one class a row.
+        label_text : list of str, LabelText or (sparse) array of shape (n_labels, any), default=None
             Text of the labels, or features made of it, for the representations with text. In a
             `GridSearchCV` wrap it in `skxmc.label_space.LabelText`: a list that happens to have as
             many entries as there are rows would be split with them.
@@ -472,35 +491,40 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
             self._check_memory(self._predicted_bytes(self._expected_sizes(X, Y, label_text)))
         X = scaled_rows(X, self.normalize)
         Z = self._label_features(X, Y, label_text)
-        trees = list(self._build_trees(Z, Y, self._setting("n_trees")))
+        workers = Workers(self.n_jobs)
+        trees = list(self._build_trees(Z, Y, self._setting("n_trees"), workers))
         if limit is not None:
             self._check_memory(self._predicted_bytes(self._sampled_sizes(X, Y, Z, trees[0])))
         del Z  # before the training takes its memory
         self.trees_, self.weights_, self.n_iter_ = [], [], 0
         self._search = {}
+        vars(self).pop("_mapped", None)
         for number, tree in enumerate(trees, start=1):
             weights, n_iter = self._train(
-                tree, X, Y, relevance, negatives, what=f"tree {number}", stacklevel=5
+                *(tree, X, Y, relevance, negatives, workers), what=f"tree {number}", stacklevel=5
             )
             self.trees_.append(tree)
             self.weights_.append(weights)
             self.n_iter_ = max(self.n_iter_, n_iter)
 
-    def _build_trees(self, Z, Y, n_trees):
+    def _build_trees(self, Z, Y, n_trees, workers):
         get = self._setting
         random_state = check_random_state(self.random_state)
         counts = np.bincount(Y.indices, minlength=Y.shape[1])
-        for _ in range(n_trees):
-            tree = build_tree(
-                Z,
-                arity=get("arity"),
-                max_leaf=get("max_leaf"),
-                max_depth=get("max_depth"),
-                clustering=get("clustering"),
-                order=counts,
-                random_state=random_state,
-                n_jobs=effective_n_jobs(self.n_jobs),
-            )
+        options = {
+            "arity": get("arity"),
+            "max_leaf": get("max_leaf"),
+            "max_depth": get("max_depth"),
+            "clustering": get("clustering"),
+        }
+        # each tree begins where the one before has left the generator
+        states = (_drawn_state(random_state) for _ in range(n_trees))
+        if workers.remote and n_trees > 1:
+            trees = workers.map(_build_one, list(states), Z, counts, options, 1)
+        else:
+            n_jobs = effective_n_jobs(self.n_jobs)
+            trees = (_build_one(state, Z, counts, options, n_jobs) for state in states)
+        for tree in trees:
             if get("root_classifier"):
                 tree = LabelTree(
                     np.concatenate(([1], tree.child_start + 1)), np.concatenate(([-1], tree.label))
@@ -544,7 +568,9 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
             n_jobs=effective_n_jobs(self.n_jobs),
         )
 
-    def _train(self, tree, X, Y, relevance, negatives, *, nodes=None, kept=None, what, stacklevel):
+    def _train(
+        self, tree, X, Y, relevance, negatives, workers, *, nodes=None, kept=None, what, stacklevel
+    ):
         """TreeWeights of a tree, trained whole or below some nodes only, and most Newton steps."""
         positives = self._positives(tree, Y, relevance)
         given = None
@@ -562,6 +588,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
                 kept=kept,
                 n_jobs=effective_n_jobs(self.n_jobs),
                 advance=bar.update,
+                workers=workers,
             )
         if not converged.all():
             warnings.warn(
@@ -612,8 +639,8 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X, Y, label_text
-            As for `fit`.
+        X, Y, label_text : as in `fit`
+            What would be fitted.
 
         Returns
         -------
@@ -632,7 +659,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         probe._choose_preset()
         X = scaled_rows(X, self.normalize)
         Z = probe._label_features(X, Y, label_text)
-        (tree,) = probe._build_trees(Z, Y, 1)
+        (tree,) = probe._build_trees(Z, Y, 1, Workers(self.n_jobs))
         return probe._predicted_bytes(probe._sampled_sizes(X, Y, Z, tree))
 
     def _expected_sizes(self, X, Y, label_text):
@@ -704,9 +731,9 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : as in `fit`, of shape (n_samples, n_features_in_)
+        X : as in `fit`, of shape (n_samples, n_features)
             All rows to learn from, those of the old labels too.
-        Y : sparse array, sparse matrix or array of shape (n_samples, n_labels_ + new)
+        Y : sparse array, sparse matrix or array of shape (n_samples, n_labels + new)
             The old labels first, in their order.
         label_text, relevance, negatives : as in `fit`
             For the old and the new labels.
@@ -731,6 +758,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         if self._target_kind not in ("sparse", "dense"):
             raise ValueError("add_labels needs a model that was fitted with a 2-D indicator Y.")
+        self._check_all_weights()
         X = self._check_X(X, reset=False)
         Y = canonical_targets(Y if sp.issparse(Y) else np.asarray(Y))
         check_consistent_length(X, Y)
@@ -746,6 +774,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         max_depth = self._setting("max_depth")
         if max_depth is not None:
             max_depth += self._setting("root_classifier")
+        workers = Workers(self.n_jobs)
         grown = []
         for number, (tree, weights) in enumerate(zip(self.trees_, self.weights_, strict=True)):
             growth = grow_tree(
@@ -763,6 +792,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
                 Y,
                 relevance,
                 negatives,
+                workers,
                 nodes=growth.touched,
                 kept=_tree_training.kept_chunks(growth, weights),
                 what=f"tree {number + 1}",
@@ -775,6 +805,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         self.n_labels_ = Y.shape[1]
         self.classes_ = np.arange(self.n_labels_, dtype=np.int32)
         self._search = {}
+        vars(self).pop("_mapped", None)
         return self
 
     # ------------------------------------------------------------------ predict
@@ -783,6 +814,13 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         # Made on first use: a model that is only saved, or loaded, does not need it. By link, since
         # set_params may change it.
         link = self._setting("link")
+        if link not in self._search and "_mapped" in vars(self):
+            self._search[link] = [
+                tree_search.mapped_search(
+                    tree.child_start, tree.label, arrays, self.n_features_in_, link
+                )
+                for tree, arrays in zip(self.trees_, self._mapped, strict=True)
+            ]
         if link not in self._search:
             self._search[link] = [
                 tree_search.prepare_search(
@@ -861,12 +899,14 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X, k, exclude, candidates
-            As in `predict_topk`.
-        gain : array-like of shape (n_labels_,)
+        X, k : as in `predict_topk`
+            Rows, and number of answers.
+        gain : array-like of shape (n_labels,)
             Not negative.
-        offset : array-like of shape (n_labels_,) or None, default=None
+        offset : array-like of shape (n_labels,) or None, default=None
             Of any sign.
+        exclude, candidates : as in `predict_topk`
+            Which pairs may be answered.
         exact : bool, default=True
             Search best first with bounds on the gains below each node: exact. Else with ``search``.
 
@@ -891,13 +931,14 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : as in `predict_topk`
-        threshold : float or array-like of shape (n_labels_,), default=0.5
+        X : {array-like, sparse array or matrix} of shape (n_samples, n_features)
+            Rows.
+        threshold : float or array-like of shape (n_labels,), default=0.5
             In (0, 1]; one for each label if an array.
 
         Returns
         -------
-        csr_array of shape (n_samples, n_labels_), float32
+        csr_array of shape (n_samples, n_labels), float32
             Probabilities, sorted by label. For 1-D ``y`` those of the classes as labels, which do
             not sum to 1.
 
@@ -948,7 +989,7 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        x : {array-like, sparse array or matrix} of shape (1, n_features_in_)
+        x : {array-like, sparse array or matrix} of shape (1, n_features)
             One row.
         label : int
             Index into ``classes_``; for two classes 0, whose score is that of the second.
@@ -990,6 +1031,8 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         link = self._setting("link")
         steps = []
         for number, (tree, weights) in enumerate(zip(self.trees_, self.weights_, strict=True)):
+            if "_mapped" in vars(self):
+                tree_search.check_search(self._searches()[number], tree.path(label)[:-1])
             for parent, node in itertools.pairwise(tree.path(label)):
                 features, values = node_weights(weights, parent, node - tree.child_start[parent])
                 common, at_x, at_w = np.intersect1d(
@@ -1020,18 +1063,37 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
     def __getstate__(self):
         """Small integers where they suffice, for pickles and model files."""
-        state = dict(super().__getstate__())
-        state.pop("_search", None)
-        if "trees_" in state:
-            trees = state.pop("trees_")
-            state["tree_shapes"] = [
-                {"child_start": tree.child_start, "label": tree.label} for tree in trees
-            ]
+        self._check_all_weights()
+        state = self._state()
+        state.pop("_mapped", None)
+        if "weights_" in state:
             packed = [
-                pack_weights(tree, w) for tree, w in zip(trees, state.pop("weights_"), strict=True)
+                pack_weights(tree, w)
+                for tree, w in zip(self.trees_, state.pop("weights_"), strict=True)
             ]
             state["tree_index"] = [index for index, _ in packed]
             state["tree_weights"] = [weight for _, weight in packed]
+        return state
+
+    def _state(self):
+        state = dict(super().__getstate__())
+        state.pop("_search", None)
+        if "trees_" in state:
+            state["tree_shapes"] = [
+                {"child_start": tree.child_start, "label": tree.label}
+                for tree in state.pop("trees_")
+            ]
+        return state
+
+    def _mapped_state(self):
+        """State for files that are mapped: the arrays in which trees are searched."""
+        if not hasattr(self, "trees_"):  # not fitted
+            return self.__getstate__()
+        self._check_all_weights()
+        state = self._state()
+        for name in ("weights_", "_mapped"):
+            state.pop(name, None)
+        state["tree_search"] = [tree_search.stored_arrays(tree) for tree in self._searches()]
         return state
 
     def __setstate__(self, state):
@@ -1040,6 +1102,13 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
             state["_search"] = {}
             shapes = state.pop("tree_shapes")
             state["trees_"] = [LabelTree(s["child_start"], s["label"]) for s in shapes]
+        if "tree_search" in state:
+            state["_mapped"] = state.pop("tree_search")
+            state["weights_"] = [
+                tree_search.TreeWeights(*(arrays[name] for name in tree_search.TreeWeights._fields))
+                for arrays in state["_mapped"]
+            ]
+        elif "tree_index" in state:
             state["weights_"] = [
                 unpack_weights(tree, index, weight)
                 for tree, index, weight in zip(
@@ -1055,9 +1124,29 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
         for tree, weights in zip(self.trees_, self.weights_, strict=True):
             if tree.n_labels != n_columns:
                 raise ValueError("a tree does not have the labels of the model")
-            tree_search.check_tree_arrays(
-                tree.child_start, tree.label, weights, self.n_features_in_
-            )
+            if "_mapped" not in vars(self):
+                tree_search.check_tree_arrays(
+                    tree.child_start, tree.label, weights, self.n_features_in_
+                )
+        if "_mapped" in vars(self):
+            self._searches()
+
+    def _check_all_weights(self):
+        """Read all that `_check_loaded_model` leaves to the first use."""
+        if "_mapped" in vars(self):
+            for tree in self._searches():
+                tree_search.check_search(tree)
+
+
+def _drawn_state(random_state):
+    """A copy of the generator, which itself goes on as if `build_tree` had used it."""
+    state = copy.deepcopy(random_state)
+    random_state.randint(np.iinfo(np.int32).max)
+    return state
+
+
+def _build_one(random_state, Z, counts, options, n_jobs):
+    return build_tree(Z, order=counts, random_state=random_state, n_jobs=n_jobs, **options)
 
 
 def _unwrapped(label_text):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skxmc._parallel import map_chunks
+from skxmc._parallel import Workers, map_chunks
 from skxmc.ops._jit import jit
 from skxmc.ops._memory import new_zeros
 from skxmc.ops.linear_solver import LANES, SiblingSolver
@@ -16,6 +16,10 @@ _NO_ROWS = np.empty(0, np.int32)
 
 # Numbers of a kind that are stored together.
 _PAGE = 1 << 18
+
+# Tasks for each worker of another process: few, as each begins with a work space of its own, and
+# enough that the last ones are short.
+_TASKS_A_WORKER = 6
 
 
 class TreeTask(NamedTuple):
@@ -137,7 +141,17 @@ def positive_costs(tree, nodes, n_rows, mode, norm):
 
 
 def train_tree(
-    tree, X, positives, task, *, given=None, nodes=None, kept=None, n_jobs=1, advance=None
+    tree,
+    X,
+    positives,
+    task,
+    *,
+    given=None,
+    nodes=None,
+    kept=None,
+    n_jobs=1,
+    advance=None,
+    workers=None,
 ):
     """Train the classifiers of all nodes but the root.
 
@@ -156,8 +170,11 @@ def train_tree(
     kept : tuple, optional
         From `kept_chunks`: the classifiers of the other nodes.
     n_jobs : int
+        Threads.
     advance : callable(n), optional
         Called with the number of classifiers that are done.
+    workers : Workers, optional
+        Other processes, to which groups of nodes go if it is ``remote``.
 
     Returns
     -------
@@ -177,7 +194,7 @@ def train_tree(
     full: r_u = 1. The cost of a row at child v of u is t_v as a positive, and r_u - t_v as a
     negative, each times what it costs with hard targets.
     """
-    trainer = _Trainer(tree, X, positives, task, given, n_jobs, advance)
+    trainer = _Trainer(tree, X, positives, task, given, n_jobs, advance, workers)
     if kept is not None:
         trainer.chunks, trainer.bias = kept
     inner = np.flatnonzero(tree.label < 0) if nodes is None else nodes
@@ -229,9 +246,10 @@ class _Store:
 
 
 class _Trainer:
-    def __init__(self, tree, X, positives, task, given, n_jobs, advance):
+    def __init__(self, tree, X, positives, task, given, n_jobs, advance, workers=None):
         self.tree, self.X, self.positives, self.task = tree, X, positives, task
         self.given, self.n_jobs, self.advance = given, n_jobs, advance
+        self.workers = workers if workers is not None else Workers(n_jobs, local=True)
         self.matched = None
         self.n_iter = np.zeros(tree.n_nodes, np.int64)
         self.converged = np.ones(tree.n_nodes, bool)
@@ -276,15 +294,21 @@ class _Trainer:
         nodes = nodes[seen]
         children = np.diff(self.tree.child_start)[nodes]
         work = node_entries(self.X, self.positives, nodes) * -(-children // LANES)
-        tasks = []
-        share = max(work.sum(), 1) / (2 * self.n_jobs)
+        tasks, costs = [], []
+        n_at_once = self.workers.n_at_once if self.workers.remote else self.n_jobs
+        share = max(work.sum(), 1) / (2 * n_at_once)
         for q in np.argsort(-work, kind="stable"):
             blocks = -(-int(children[q]) // LANES)
-            parts = min(blocks, max(1, int(-(-work[q] // share)))) if self.n_jobs > 1 else 1
+            parts = min(blocks, max(1, int(-(-work[q] // share)))) if n_at_once > 1 else 1
             bounds = LANES * (np.arange(parts + 1) * blocks // parts)
             for first, stop in zip(bounds[:-1], np.minimum(bounds[1:], children[q]), strict=True):
                 tasks.append((int(nodes[q]), int(first), int(stop)))
-        solutions = zip(tasks, map_chunks(self._solve, tasks, self.n_jobs), strict=True)
+                costs.append(work[q] / parts)
+        if self.workers.remote:
+            solved = self._solve_remotely(_grouped(tasks, costs, _TASKS_A_WORKER * n_at_once))
+        else:
+            solved = map_chunks(self._solve, tasks, self.n_jobs)
+        solutions = zip(tasks, solved, strict=True)
         # the parts of a node stand together
         for v, parts in itertools.groupby(solutions, key=lambda item: item[0][0]):
             self.chunks[v] = self.store.keep(_merge(list(self._record(v, parts))))
@@ -356,6 +380,14 @@ class _Trainer:
         self.solvers.put(solver)
         return solution
 
+    def _solve_remotely(self, groups):
+        """Solutions of all parts, in their order."""
+        shared = self.tree, self.positives, self.given, self.matched
+        groups = self.workers.map(_solve_group, groups, self.X, self.task, *shared)
+        for solutions in groups:
+            yield from solutions
+        self.workers.release(*shared)
+
     def match(self, depth):
         """The best nodes of a level for each row, by the levels above: eq. 7."""
         search = prepare_search(
@@ -403,6 +435,24 @@ def solve_parts(tree, X, positives, task, parts):
     trainer = _Trainer(tree, X, positives, task._replace(teacher=True), None, 1, None)
     for part in parts:
         yield trainer._solve(part)
+
+
+def _grouped(parts, costs, n_groups):
+    """Parts cut into consecutive lists of about equal cost."""
+    if not parts:
+        return []
+    before = np.cumsum(costs) - costs
+    group = (n_groups * before / max(before[-1] + costs[-1], 1)).astype(np.int64)
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    stops = np.append(starts[1:], len(parts))
+    return [parts[start:stop] for start, stop in zip(starts, stops, strict=True)]
+
+
+def _solve_group(parts, X, task, tree, positives, given, matched):
+    """Solutions of some parts, on a worker."""
+    trainer = _Trainer(tree, X, positives, task, given, 1, None)
+    trainer.matched = matched
+    return [trainer._solve(part) for part in parts]
 
 
 def _assemble(tree, chunks, child_type, bias):

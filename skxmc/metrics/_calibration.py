@@ -258,7 +258,7 @@ def ece_at_k(
     """Compute the expected calibration error of the k best answers of each row.
 
     The answers of all rows are pooled and binned by their probability. With N answers, n_b of them
-    in bin b, the error is the sum over b of n_b / N * |mean probability - hit rate of bin b|.
+    in bin b, the error is the sum over b of ``n_b / N * |mean probability - hit rate of bin b|``.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_consistent_length, indexable
 from sklearn.utils.parallel import Parallel, delayed
 
+from skxmc._parallel import Workers
 from skxmc.model_selection._split import IterativeStratifiedKFold
 from skxmc.ops.csr import canonical_pattern, take_rows
 from skxmc.ops.topk import TopK
@@ -358,15 +359,20 @@ def _inverse_order(splits):
 
 
 def _fit_and_apply(estimator, X, Y, splits, function, fit_params, n_jobs, verbose):
+    workers = Workers(n_jobs, prefer="processes", verbose=verbose)
+    shared = estimator, X, Y, function, fit_params or {}
+    if workers.remote:
+        return list(workers.map(_one_fold, splits, *shared))
     return Parallel(n_jobs=n_jobs, verbose=verbose)(
-        delayed(_one_fold)(clone(estimator), X, Y, train, test, function, fit_params or {})
-        for train, test in splits
+        delayed(_one_fold)(split, *shared) for split in splits
     )
 
 
-def _one_fold(estimator, X, Y, train, test, function, fit_params):
-    estimator.fit(_safe_indexing(X, train), _safe_indexing(Y, train), **fit_params)
-    return function(estimator, _safe_indexing(X, test), test)
+def _one_fold(split, estimator, X, Y, function, fit_params):
+    train, test = split
+    model = clone(estimator)
+    model.fit(_safe_indexing(X, train), _safe_indexing(Y, train), **fit_params)
+    return function(model, _safe_indexing(X, test), test)
 
 
 def _check_has_topk(estimator):

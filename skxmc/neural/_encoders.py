@@ -114,6 +114,39 @@ class ProjectedFront:
         return self.frozen and self.takes_texts and isinstance(X, np.ndarray) and X.ndim == 2
 
 
+class StoredEncoder:
+    """The parameter ``encoder`` of a loaded model that was fitted with an object no file can hold.
+
+    The weights of the fitted encoder are in the file, so that the model predicts; to fit it again
+    it needs the object.
+
+    Parameters
+    ----------
+    kind : str
+        What it was.
+    takes_texts : bool
+        Whether its rows are texts.
+    """
+
+    def __init__(self, kind, takes_texts):
+        self.kind, self.takes_texts = kind, takes_texts
+
+    def __repr__(self):
+        return f"StoredEncoder({self.kind!r})"
+
+    def __sklearn_clone__(self):
+        return self
+
+    def forward(self, *args, **kwargs):
+        """Refuse to be trained."""
+        raise ValueError(
+            f"This model was loaded from a file, which does not hold its parameter encoder, a "
+            f"{self.kind}. It predicts; to fit it again: set_params(encoder=...)."
+        )
+
+    backward = step = forward
+
+
 def takes_texts(encoder):
     """Return whether the rows of an ``encoder=`` parameter are texts, or else numbers."""
     if isinstance(encoder, str):
@@ -242,6 +275,8 @@ def resolve_encoder(
     TypeError, ValueError
         If it is no encoder or an option does not apply.
     """
+    if isinstance(encoder, StoredEncoder):
+        encoder.forward()
     if isinstance(encoder, str) and encoder == "static":
         encoder = StaticEncoder(
             dimension,

@@ -77,8 +77,7 @@ class LMTXClassifier(XMCClassifierMixin, BaseEstimator):
         [0, 1] or booleans, the relevance of the label to the document; 0.5 and more is a yes, NaN
         or None is no answer. See `skxmc.neural.ChatTeacher` and `skxmc.neural.TransformersTeacher`.
         With ``encoder="precomputed"`` it gets rows of the two arrays in place of texts.
-    encoder : {"static", "precomputed"}, path, (tokenizer, module), StaticEncoder or front, \
-            default="static"
+    encoder : str, path, (tokenizer, module), StaticEncoder or front, default="static"
         What turns texts into vectors, the same for documents and labels. "static": the mean of
         token vectors by inverse document frequency, random at first, so that the first candidates
         share words with the document. A pre-trained model finds better ones. See
@@ -321,9 +320,8 @@ class LMTXClassifier(XMCClassifierMixin, BaseEstimator):
             Documents, as the encoder takes them.
         Y : None
             Ignored.
-        label_text : sequence of str of length n_labels, LabelText, or array of shape \
-                (n_labels, n_features)
-            Texts of the labels, or what the encoder takes in their place.
+        label_text : sequence of str, LabelText, or array of shape (n_labels, n_features)
+            Texts of the labels, or what the encoder takes in their place, one a label.
 
         Returns
         -------

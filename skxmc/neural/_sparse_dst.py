@@ -140,9 +140,9 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
     loss : {"squared_hinge", "bce"}, default="squared_hinge"
         The squared hinge has no gradient for pairs beyond the margin, which are most: it is faster
         and needs fewer epochs.
-    weighting : {None, "vanilla", "propensity", "class-balanced", "propensity-class-balanced"} \
-            or array of shape (n_labels,), default=None
-        Weight of a label's positives; see `skxmc.linear.DismecClassifier`.
+    weighting : None, str or array of shape (n_labels,), default=None
+        Weight of a label's positives: None, "vanilla", "propensity", "class-balanced",
+        "propensity-class-balanced" or the weights; see `skxmc.linear.DismecClassifier`.
     propensity : "jpv", ("jpv", A, B) or array of shape (n_labels,), default="jpv"
         For ``weighting``.
     beta : float, default=0.9

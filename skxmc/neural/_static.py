@@ -452,7 +452,8 @@ class StaticEncoder(BaseEstimator):
         weights, idf = np.asarray(arrays["weights"]), np.asarray(arrays["idf"])
         if weights.ndim != 2 or weights.dtype != np.float32:
             raise ValueError("The table of a static encoder must be float32, two-dimensional.")
-        if idf.shape != weights.shape[:1] or idf.dtype != np.float32:
+        fits = idf.shape == weights.shape[:1] and idf.dtype == np.float32
+        if not fits or not np.isfinite(idf).all():
             raise ValueError("The document frequencies of a static encoder do not fit its table.")
         self.tokenizer_ = from_json(_from_bytes(arrays["tokenizer"]))
         self._unknown = unknown_id(self.tokenizer_)

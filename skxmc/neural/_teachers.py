@@ -94,6 +94,7 @@ class ChatTeacher:
     api_key_variable : str or None, default=None
         Name of an environment variable with the key, read at each request.
     temperature : float, default=0.0
+        Of the sampling; 0 answers the same question alike.
     max_tokens : int, default=8
         Of an answer. A model that thinks first needs more.
     timeout : float, default=60.0

@@ -80,8 +80,7 @@ class XRTransformerClassifier(XMCClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    encoder : "static", path, (tokenizer, torch.nn.Module), front, or list of these, \
-            default="static"
+    encoder : str, path, (tokenizer, module), front, or list of these, default="static"
         What embeds texts. "static": trainable token vectors, started at random
         (`skxmc.neural.StaticEncoder`; fast, no torch). A path: the folder of a transformers or
         sentence-transformers model. See `skxmc.neural.torch_text.TextFront` for the path and the
@@ -125,7 +124,7 @@ class XRTransformerClassifier(XMCClassifierMixin, BaseEstimator):
         Cost of a positive in fine-tuning: the share of the row's labels that a cluster holds (eq. 6
         and after), or 1.
     negative_cost : float, default=1.0
-        alpha: cost of a negative in fine-tuning.
+        Cost of a negative in fine-tuning: alpha of the paper.
     C : float, default=1.0
         Of the linear problems of fine-tuning; the paper's lambda is 1 / (2 C). The ranker has its
         own.
@@ -134,8 +133,8 @@ class XRTransformerClassifier(XMCClassifierMixin, BaseEstimator):
     dimension : int or None, default=None
         Width of the embedding. None: as the encoder gives; 256 for "static". On a transformer a
         trainable projection to this width.
-    pooling, max_length, long_texts, precision, dropout
-        As for `skxmc.neural.torch_text.TextFront`, for a path or a pair (``max_length`` and
+    pooling, max_length, long_texts, precision, dropout : as in `skxmc.neural.torch_text.TextFront`
+        For a path or a pair (``max_length`` and
         ``dropout`` for "static" too). The time of a step is about proportional to ``max_length``
         (tokens).
     frozen_layers : int, default=0

@@ -9,7 +9,15 @@ import pytest
 from skxmc import DismecClassifier, ParabelTree
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCS = sorted((ROOT / "docs").rglob("*.md"))
+MADE = ("_build", "gallery", "generated")  # folders that Sphinx and its extensions write
+DOCS = sorted(
+    file for file in (ROOT / "docs").rglob("*.md") if not {*MADE} & {*file.relative_to(ROOT).parts}
+)
+# Pages that the site has beside those that are read as files.
+OF_THE_SITE = {
+    *("index.md", "project.md", "changelog.md", "benchmarks_method.md"),
+    *("api/index.md", "how_to/index.md", "user_guide/index.md"),
+}
 PAGES = [
     *(ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md"),
     *(ROOT / "skxmc" / "datasets" / "data" / "README.md", *DOCS),
@@ -60,7 +68,21 @@ def test_relative_links_resolve(page):
 def test_each_page_is_reached_from_the_index():
     index = ROOT / "docs" / "README.md"
     linked = {(index.parent / link).resolve() for link in local_links(index)}
-    assert [name(page) for page in DOCS if page != index and page not in linked] == []
+    linked |= {index, *(index.parent / page for page in OF_THE_SITE)}
+    assert [name(page) for page in DOCS if page not in linked] == []
+
+
+def test_each_page_is_in_a_table_of_contents_of_the_site():
+    listed = set()
+    for page in DOCS:
+        for entries in re.findall(
+            r"^```\{toctree\}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S
+        ):
+            for entry in entries.splitlines():
+                if entry and not entry.startswith(":"):
+                    listed |= set(page.parent.glob(f"{entry}.md"))
+    outside = {index for index in DOCS if name(index) in ("docs/README.md", "docs/index.md")}
+    assert [name(page) for page in DOCS if page not in listed | outside] == []
 
 
 def test_readme_leads_to_the_index():

@@ -146,7 +146,12 @@ def run_script(script, *arguments):
         [sys.executable, str(script), *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(EXAMPLES.parent),
+            "MPLBACKEND": "Agg",  # a picture opens no window, which matplotlib would say
+            "PYTHONWARNINGS": "ignore:FigureCanvasAgg is non-interactive",
+        },
         check=False,
     )
 

@@ -288,8 +288,8 @@ def test_save_and_load(tmp_path):
     for options in ({}, {"compress": True}):
         path = tmp_path / f"model-{len(options)}"
         save_model(model, path, **options)
-        for mmap_mode in ("r", None):
-            answers = load_model(path, mmap_mode=mmap_mode).predict_topk(X, k=7)
+        for mmap in (True, False):
+            answers = load_model(path, mmap=mmap).predict_topk(X, k=7)
             assert_array_equal(answers.labels, expected.labels)
             assert_array_equal(answers.scores, expected.scores)
 

@@ -211,7 +211,7 @@ np.save("labels.npy", answers[0].labels)
         check=True,
     )
     np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected.labels)
-    loaded = load_model(tmp_path / "model", mmap_mode=None)
+    loaded = load_model(tmp_path / "model", mmap=False)
     np.testing.assert_array_equal(loaded.predict_topk(data.X, 3).scores, expected.scores)
     for kind in (pickle.dumps(model), (tmp_path / "model" / "model.json").read_bytes()):
         assert b"torch." not in io.BytesIO(kind).read()

@@ -108,6 +108,16 @@ def test_faiss_is_asked_for_more_where_labels_are_excluded(monkeypatch):
     assert graph.topk(queries[:0], 4).labels.shape == (0, 4)
 
 
+def test_the_graph_of_faiss_finds_nearly_the_same():
+    queries, vectors, _, _ = problem(300, 2000, 16)
+    exclude = sp.random_array((300, 2000), density=0.002, rng=np.random.default_rng(0))
+    exclude = canonical_pattern(sp.csr_array(exclude), (300, 2000))
+    expected = LabelIndex(vectors).topk(queries, 10, exclude=exclude).labels
+    found = LabelIndex(vectors, search="faiss").topk(queries, 10, exclude=exclude).labels
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(expected, found, strict=True)]) > 0.9
+    assert not exclude.toarray()[np.arange(300)[:, None], found].any()
+
+
 def test_faiss_that_is_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match="faiss-cpu"):

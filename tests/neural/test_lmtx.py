@@ -306,10 +306,10 @@ def test_contract_of_an_estimator(fitted, tmp_path):
     assert_array_equal(np.concatenate([answer.scores for answer in one]), expected.scores[:20])
 
 
-@pytest.mark.parametrize("mmap_mode", [None, "r"])
-def test_saved_models_need_no_teacher(fitted, tmp_path, mmap_mode):
+@pytest.mark.parametrize("mmap", [False, True])
+def test_saved_models_need_no_teacher(fitted, tmp_path, mmap):
     save_model(fitted.set_params(teacher=Teacher()), tmp_path / "model")
-    loaded = load_model(tmp_path / "model", mmap_mode=mmap_mode)
+    loaded = load_model(tmp_path / "model", mmap=mmap)
     assert loaded.teacher is None
     for a, b in zip(fitted.predict_topk(TEST_TEXTS), loaded.predict_topk(TEST_TEXTS)):
         assert_array_equal(a, b)

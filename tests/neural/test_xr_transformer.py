@@ -296,7 +296,7 @@ def test_comes_back_from_a_file_and_from_a_pickle(params, tmp_path):
     model = fitted(**params)
     for compress in (False, True):
         save_model(model, tmp_path / str(compress), compress=compress)
-        loaded = load_model(tmp_path / str(compress), mmap_mode=None)
+        loaded = load_model(tmp_path / str(compress), mmap=False)
         assert_same(loaded, model, NEW_TEXTS + ODD_TEXTS)
         assert str(loaded.get_params()) == str(model.get_params())
         assert (loaded.tree_ is None) == (model.tree_ is None)

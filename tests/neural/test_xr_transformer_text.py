@@ -107,7 +107,7 @@ def test_transformer_is_fine_tuned(folder, options, tmp_path):
     assert losses[-1] < losses[0]
     assert precision_at_k(NEW_Y, model.predict_topk(NEW_TEXTS, k=1), k=1) > 0.8
     save_model(model, tmp_path / "model")
-    loaded = load_model(tmp_path / "model", mmap_mode=None)
+    loaded = load_model(tmp_path / "model", mmap=False)
     assert_same(loaded, model)
     assert loaded.get_params() == model.get_params()
 

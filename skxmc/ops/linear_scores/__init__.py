@@ -4,11 +4,25 @@
 """
 
 from skxmc.ops.linear_scores.numba_ import (
+    STORED,
     LinearScorer,
+    check_scorer,
+    mapped_scorer,
     pair_scores,
     prepare_scorer,
     scores,
     topk,
+    weights_by_label,
 )
 
-__all__ = ["LinearScorer", "pair_scores", "prepare_scorer", "scores", "topk"]
+__all__ = [
+    "STORED",
+    "LinearScorer",
+    "check_scorer",
+    "mapped_scorer",
+    "pair_scores",
+    "prepare_scorer",
+    "scores",
+    "topk",
+    "weights_by_label",
+]

@@ -23,6 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from skxmc._parallel import map_chunks
+from skxmc.exceptions import ModelFormatError
 from skxmc.ops._jit import jit
 from skxmc.ops.csr import canonical_csr, canonical_pattern, subtract_pattern
 from skxmc.ops.topk import TopK, select_topk_dense_row, topk_csr, topk_dense
@@ -66,6 +67,9 @@ class LinearScorer(NamedTuple):
     dense_row : ndarray of shape (n_features,), int32
         Row of ``dense`` that holds the weights of the feature instead, or -1.
     dense : ndarray of shape (n_dense, n_labels), float32
+    checked : ndarray of shape (n_features,), uint8, or None
+        Whether the entries of a feature are known to be in order, where they come from a file; see
+        `mapped_scorer`. None: all are.
     """
 
     n_features: int
@@ -77,6 +81,7 @@ class LinearScorer(NamedTuple):
     weights: np.ndarray
     dense_row: np.ndarray
     dense: np.ndarray
+    checked: np.ndarray | None = None
 
     @property
     def nbytes(self):
@@ -205,6 +210,191 @@ def prepare_scorer(coef, intercept):
     return LinearScorer(
         n_features, n_labels, intercept, order, indptr, labels, weights, dense_row, dense
     )
+
+
+#: The arrays of a `LinearScorer` that a file holds.
+STORED = ("intercept", "order", "indptr", "labels", "weights", "dense_row", "dense")
+
+
+def mapped_scorer(arrays):
+    """Make a scorer of arrays that come from a file, without reading the weights.
+
+    Parameters
+    ----------
+    arrays : dict of str to ndarray
+        Those named by ``STORED``, as `prepare_scorer` made them; read-only or memory-mapped too.
+
+    Returns
+    -------
+    LinearScorer
+        On these arrays. What it was not told to trust, the entries of a feature, is checked when a
+        row meets the feature for the first time: labels ascending and in range, weights finite.
+        Then every call raises `ModelFormatError` where they are not, before a kernel, which does
+        not check bounds, looks at them.
+
+    Raises
+    ------
+    ModelFormatError
+        If the other arrays are wrong, or do not fit together.
+
+    Notes
+    -----
+    Time and memory O(n_features + n_labels); a check costs about what a scoring does, once for each
+    feature.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scipy.sparse as sp
+    >>> from skxmc.ops.linear_scores import STORED, mapped_scorer, prepare_scorer, topk
+    >>> scorer = prepare_scorer(sp.csr_array([[1.0, 0.0], [0.0, 2.0]]), [-1, -1])
+    >>> again = mapped_scorer({name: getattr(scorer, name) for name in STORED})
+    >>> topk(again, sp.csr_array([[0.5, 1.0]]), k=1)
+    TopK(labels=array([[1]], dtype=int32), scores=array([[1.]], dtype=float32))
+    """
+    if not isinstance(arrays, dict) or set(arrays) != set(STORED):
+        raise ModelFormatError(f"A linear model by feature has the arrays {', '.join(STORED)}.")
+    intercept, order, indptr, labels, _, dense_row, dense = (arrays[n] for n in STORED)
+    n_labels, n_features = np.size(intercept), np.size(indptr) - 1
+    n_entries, n_dense = np.size(labels), np.shape(dense)[0] if np.ndim(dense) == 2 else -1
+    for name, dtype, shape in (
+        ("intercept", np.float32, (n_labels,)),
+        ("order", np.int32, (n_labels,)),
+        ("indptr", np.int64, (n_features + 1,)),
+        ("labels", np.uint32, (n_entries,)),
+        ("weights", np.float32, (n_entries,)),
+        ("dense_row", np.int32, (n_features,)),
+        ("dense", np.float32, (n_dense, n_labels)),
+    ):
+        array = arrays[name]
+        # Of native byte order and contiguous: the kernels are compiled for such.
+        fits = isinstance(array, np.ndarray) and array.dtype == np.dtype(dtype)
+        if not fits or array.shape != shape or not array.flags.c_contiguous:
+            raise ModelFormatError(f"{name} must be a {np.dtype(dtype).name} array of {shape}.")
+    if np.isnan(intercept).any() or (intercept == np.inf).any():
+        raise ModelFormatError("intercept has values that are NaN or infinite.")
+    rises = len(indptr) and indptr[0] == 0 and indptr[-1] == n_entries
+    if not rises or (indptr[1:] < indptr[:-1]).any():
+        raise ModelFormatError(f"indptr does not rise from 0 to the {n_entries} weights.")
+    if n_features and not -1 <= dense_row.min() <= dense_row.max() < n_dense:
+        raise ModelFormatError(f"dense_row leads out of the {n_dense} dense rows.")
+    in_range = n_labels == 0 or 0 <= order.min() <= order.max() < n_labels
+    if not in_range or (np.bincount(order, minlength=n_labels) != 1).any():
+        raise ModelFormatError("order does not hold each label once.")
+    ranked = intercept[order]
+    falls = ranked[1:] < ranked[:-1]
+    if not (falls | ((ranked[1:] == ranked[:-1]) & (order[1:] > order[:-1]))).all():
+        raise ModelFormatError("order is not that of the intercepts.")
+    checked = np.zeros(n_features, dtype=np.uint8)
+    return LinearScorer(n_features, n_labels, *(arrays[n] for n in STORED), checked)
+
+
+@jit
+def _check_features(features, begin, end, index, n_labels, checked):
+    """Check the entries of those features that no one has; return the first wrong one, or -1."""
+    indptr, labels, weights, dense_row, dense = index
+    for p in range(begin, end):
+        feature = features[p]
+        if checked[feature]:
+            continue
+        previous = np.int64(-1)
+        for q in range(indptr[feature], indptr[feature + 1]):
+            label = np.int64(labels[q])
+            if label <= previous or not abs(weights[q]) < np.inf:
+                return np.int64(feature)
+            previous = label
+        if previous >= n_labels:
+            return np.int64(feature)
+        row = dense_row[feature]
+        if row >= 0:
+            for j in range(n_labels):
+                if not abs(dense[row, j]) < np.inf:
+                    return np.int64(feature)
+        # After the check: another thread may rely on it at once.
+        checked[feature] = 1
+    return np.int64(-1)
+
+
+def _require_sound(scorer, features, begin, end):
+    if scorer.checked is None:
+        return
+    wrong = _check_features(
+        *(features, begin, end, _model(scorer)[1], scorer.n_labels, scorer.checked)
+    )
+    if wrong >= 0:
+        raise ModelFormatError(
+            f"The weights of feature {wrong} are damaged: the labels must ascend and be below "
+            f"{scorer.n_labels}, the weights must be finite."
+        )
+
+
+def check_scorer(scorer):
+    """Check all entries of a `mapped_scorer` that no row has met yet.
+
+    Parameters
+    ----------
+    scorer : LinearScorer
+        What to check; one from `prepare_scorer` needs none and passes at once.
+
+    Raises
+    ------
+    ModelFormatError
+        If an entry is wrong.
+
+    Examples
+    --------
+    >>> import scipy.sparse as sp
+    >>> from skxmc.ops.linear_scores import check_scorer, prepare_scorer
+    >>> check_scorer(prepare_scorer(sp.csr_array([[1.0, 0.0], [0.0, 2.0]]), [-1, -1]))
+    """
+    features = np.arange(scorer.n_features, dtype=np.int32)
+    _require_sound(scorer, *_frozen(features), 0, len(features))
+
+
+def weights_by_label(scorer):
+    """Return the weights that a scorer was prepared from.
+
+    Parameters
+    ----------
+    scorer : LinearScorer
+        Also one from `mapped_scorer`, whose entries are all checked first.
+
+    Returns
+    -------
+    csr_array of shape (n_labels, n_features), float32
+        Canonical, without stored zeros.
+
+    Raises
+    ------
+    ModelFormatError
+        If an entry is wrong.
+
+    Notes
+    -----
+    Time and memory O(nnz + n_dense * n_labels).
+
+    Examples
+    --------
+    >>> import scipy.sparse as sp
+    >>> from skxmc.ops.linear_scores import prepare_scorer, weights_by_label
+    >>> scorer = prepare_scorer(sp.csr_array([[1.0, 0.0], [0.0, 2.0]]), [-1, -1])
+    >>> weights_by_label(scorer).toarray()
+    array([[1., 0.],
+           [0., 2.]], dtype=float32)
+    """
+    check_scorer(scorer)
+    is_list = scorer.dense_row < 0
+    lengths = np.where(is_list, np.diff(scorer.indptr), 0)
+    if len(scorer.labels) != lengths.sum():
+        raise ModelFormatError("A feature has weights both in a list and in a dense row.")
+    by_list = sp.csc_array((scorer.n_labels, scorer.n_features), dtype=np.float32)
+    by_list.indptr, by_list.data = scorer.indptr, scorer.weights
+    by_list.indices = scorer.labels.astype(np.int64)
+    features = np.flatnonzero(~is_list)
+    dense = sp.coo_array(scorer.dense[scorer.dense_row[features]])
+    dense = sp.coo_array((dense.data, (dense.col, features[dense.row])), shape=by_list.shape)
+    # Each pair is in one of the two, so nothing is added up.
+    return canonical_csr(by_list.tocsr() + dense.tocsr(), np.float32, name="coef")
 
 
 def _choose_dense(counts, n_labels, share, budget):
@@ -449,8 +639,17 @@ def _check_rows(scorer, X):
     return X
 
 
-def _row_arrays(X, start, stop):
-    """`(indptr, indices, data), first, last`: CSR arrays that hold the rows start to stop of X."""
+def _row_arrays(scorer, X, start, stop):
+    """`(indptr, indices, data), first, last`: CSR arrays that hold the rows start to stop of X.
+
+    The features that they meet are checked where that is due.
+    """
+    rows, first, last = _sparse_arrays(X, start, stop)
+    _require_sound(scorer, rows[1], rows[0][first], rows[0][last])
+    return rows, first, last
+
+
+def _sparse_arrays(X, start, stop):
     if sp.issparse(X):
         return _frozen(X.indptr, X.indices, X.data), start, stop
     with np.errstate(over="ignore"):
@@ -469,7 +668,7 @@ def _row_arrays(X, start, stop):
 
 def _model(scorer):
     """`intercept, index`: the scorer's arrays as the kernels take them."""
-    intercept, _, *index = _frozen(*scorer[2:])
+    intercept, _, *index = _frozen(*scorer[2:9])
     return intercept, tuple(index)
 
 
@@ -529,7 +728,7 @@ def scores(scorer, X, *, n_threads=1):
     out = np.empty((X.shape[0], scorer.n_labels), dtype=np.float32)
 
     def run(chunk):
-        arrays, first, last = _row_arrays(X, *chunk)
+        arrays, first, last = _row_arrays(scorer, X, *chunk)
         _score_rows(*arrays, first, last, *_model(scorer), out[chunk[0] : chunk[1]])
 
     for _ in map_chunks(run, _chunks(X, n_threads), n_threads):
@@ -587,7 +786,7 @@ def _pair_scores(scorer, X, pairs, n_threads):
 
     def run(chunk):
         start, stop = chunk
-        arrays, first, last = _row_arrays(X, start, stop)
+        arrays, first, last = _row_arrays(scorer, X, start, stop)
         of_chunk = _frozen(pairs.indptr[start - first :], pairs.indices)
         entries = slice(int(pairs.indptr[start]), int(pairs.indptr[stop]))
         _score_pairs(
@@ -674,7 +873,7 @@ def topk(scorer, X, k, exclude=None, candidates=None, *, n_threads=1):
 
     def run(chunk):
         start, stop = chunk
-        arrays, first, last = _row_arrays(X, start, stop)
+        arrays, first, last = _row_arrays(scorer, X, start, stop)
         of_chunk = _frozen(excluded[0][start - first :], excluded[1])
         fill = _sort_rows if sort else _topk_rows
         row = fill(

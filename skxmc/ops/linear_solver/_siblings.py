@@ -592,15 +592,33 @@ def _emit(
 
 
 class SiblingSolution(NamedTuple):
-    """Classifiers of the children of one node, by feature."""
+    """Classifiers of the children of one node, by feature.
 
-    row_feature: np.ndarray  # (n_rows,) int32, ascending: features with a weight
-    row_indptr: np.ndarray  # (n_rows + 1,) int64
-    child: np.ndarray  # (nnz,) int32, ascending within a row
-    weight: np.ndarray  # (nnz,) float32
-    bias: np.ndarray  # (n_children,) float64, coefficient of the bias feature; -inf: no positive
-    n_iter: np.ndarray  # (n_children,) int64: Newton steps
-    converged: np.ndarray  # (n_children,) bool: tolerance reached, or float32 resolves no more
+    Attributes
+    ----------
+    row_feature : int32 array of shape (n_rows,)
+        Features with a weight, ascending.
+    row_indptr : int64 array of shape (n_rows + 1,)
+        Where the weights of each of them begin.
+    child : int32 array of shape (nnz,)
+        Children, ascending within a row.
+    weight : float32 array of shape (nnz,)
+        Weights.
+    bias : float64 array of shape (n_children,)
+        Coefficient of the bias feature; minus infinity for a child without positives.
+    n_iter : int64 array of shape (n_children,)
+        Newton steps.
+    converged : bool array of shape (n_children,)
+        Whether the tolerance was reached, or float32 resolves no more.
+    """
+
+    row_feature: np.ndarray
+    row_indptr: np.ndarray
+    child: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    n_iter: np.ndarray
+    converged: np.ndarray
 
 
 class SiblingSolver:

@@ -72,28 +72,66 @@ _CHUNK = 64
 
 
 class PreparedRows(NamedTuple):
-    """X as the solver reads it; made once by `prepare` and shared by all labels."""
+    """X as the solver reads it; made once by `prepare` and shared by all labels.
 
-    indptr: np.ndarray  # (n_samples + 1,) int64
-    indices: np.ndarray  # (nnz,) uint32, features renumbered by falling frequency
-    data: np.ndarray  # (nnz,) float32
-    feature_of: np.ndarray  # (n_features,) int32: the caller's feature of each number
-    total: np.ndarray  # (n_features,) float64: sum of all rows
-    mean_scores: np.ndarray  # (n_samples,) float32: x_i . mean
-    bias_value: float  # the constant feature, 0 without an intercept
-    total_norm2: float  # || sum of the rows, bias feature included ||^2
+    Attributes
+    ----------
+    indptr : int64 array of shape (n_samples + 1,)
+        Where the entries of each row begin.
+    indices : uint32 array of shape (nnz,)
+        Features, renumbered by falling frequency.
+    data : float32 array of shape (nnz,)
+        Values of the entries.
+    feature_of : int32 array of shape (n_features,)
+        The caller's feature of each number.
+    total : float64 array of shape (n_features,)
+        Sum of all rows.
+    mean_scores : float32 array of shape (n_samples,)
+        Products of the rows with their mean.
+    bias_value : float
+        The constant feature, 0 without an intercept.
+    total_norm2 : float
+        Squared length of the sum of the rows, bias feature included.
+    """
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    data: np.ndarray
+    feature_of: np.ndarray
+    total: np.ndarray
+    mean_scores: np.ndarray
+    bias_value: float
+    total_norm2: float
 
 
 class LinearSolution(NamedTuple):
-    """Weights of the labels asked for, in their order; features as the caller numbers them."""
+    """Weights of the labels asked for, in their order; features as the caller numbers them.
 
-    indptr: np.ndarray  # (n_labels + 1,) int64
-    indices: np.ndarray  # int32, sorted within a label
-    data: np.ndarray  # float32
-    bias: np.ndarray  # (n_labels,) float32: coefficient of the bias feature
-    n_iter: np.ndarray  # (n_labels,) int32: Newton steps
-    converged: np.ndarray  # (n_labels,) bool: tolerance reached, or float32 resolves no more
-    counters: np.ndarray  # (8,) int64: see _fit_lanes
+    Attributes
+    ----------
+    indptr : int64 array of shape (n_labels + 1,)
+        Where the weights of each label begin.
+    indices : int32 array of shape (nnz,)
+        Features, ascending within a label.
+    data : float32 array of shape (nnz,)
+        Weights.
+    bias : float32 array of shape (n_labels,)
+        Coefficient of the bias feature.
+    n_iter : int32 array of shape (n_labels,)
+        Newton steps.
+    converged : bool array of shape (n_labels,)
+        Whether the tolerance was reached, or float32 resolves no more.
+    counters : int64 array of shape (8,)
+        Work that was done, for benchmarks; see ``_fit_lanes``.
+    """
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    data: np.ndarray
+    bias: np.ndarray
+    n_iter: np.ndarray
+    converged: np.ndarray
+    counters: np.ndarray
 
 
 def prepare(indptr, indices, data, n_features, bias_value=1.0):
@@ -101,6 +139,37 @@ def prepare(indptr, indices, data, n_features, bias_value=1.0):
 
     Frequent features then lie together, which keeps the hot part of every weight block in cache
     (the thesis names this as the step left open after DiSMEC++).
+
+    Parameters
+    ----------
+    indptr, indices, data : int64, int32 and float32 arrays
+        CSR rows, sorted by feature.
+    n_features : int
+        Width of the rows.
+    bias_value : float, default=1.0
+        The constant feature; 0 for none.
+
+    Returns
+    -------
+    PreparedRows
+        For `solve`; it can be shared by threads.
+
+    Notes
+    -----
+    O(nnz) time; a second copy of the rows, and O(n_samples + n_features).
+
+    Examples
+    --------
+    Two rows, two labels, each with the row of its number:
+
+    >>> import numpy as np
+    >>> from skxmc.ops.linear_solver import prepare, solve
+    >>> eye = np.array([0, 1, 2]), np.array([0, 1], np.int32), np.ones(2, np.float32)
+    >>> rows = prepare(*eye, n_features=2)
+    >>> solution = solve(rows, np.array([0, 1, 2]), np.array([0, 1], np.int32))
+    >>> np.sign(solution.data).reshape(2, 2)
+    array([[ 1., -1.],
+           [-1.,  1.]], dtype=float32)
     """
     n_samples = len(indptr) - 1
     # a stored zero is no entry: it must not move its feature forward
@@ -711,6 +780,7 @@ def solve(
     rows : PreparedRows
         From `prepare`.
     pos_indptr : int64 array of shape (n_labels + 1,)
+        Where the rows of each label begin.
     pos_rows : int32 array
         Row numbers, ascending and distinct within a label; at least one for each label.
     loss : {"squared_hinge", "logistic"}
@@ -736,12 +806,17 @@ def solve(
     Returns
     -------
     LinearSolution
+        The weights, by label.
 
     Notes
     -----
     Memory beside the result, in bytes: 64 (n_samples + n_features) for the block, and the rows of
     16 working sets. The mean-separating start stands in for the multi-positive one where a label
     has soft targets.
+
+    Examples
+    --------
+    See `prepare`.
     """
     n_labels = len(pos_indptr) - 1
     if pos_targets is None:
@@ -802,7 +877,24 @@ def _scores_of_block(rows, W, shared, offset, scores):
 
 
 def work_bytes(n, d):
-    """Bytes of the work space of one call, without the entries of the working sets."""
+    """Return the bytes of the work space of one call, the entries of working sets not counted.
+
+    Parameters
+    ----------
+    n, d : int
+        Rows and features.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Examples
+    --------
+    >>> from skxmc.ops.linear_solver import work_bytes
+    >>> work_bytes(2_000, 1_000) > work_bytes(1_000, 1_000)
+    True
+    """
     per_row = 2 * 4 * LANES + 40
     per_feature = 2 * 4 * LANES + 4 * (N_VECTORS + 3)
     return per_row * n + per_feature * d

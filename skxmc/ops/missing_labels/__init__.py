@@ -4,17 +4,17 @@ What is observed of a label is ``Y_observed = M * Y``: the mask ``M_j`` is 1 wit
 ``p_j``, independently of the row and of the other masks (thesis eq. 3.15). An *unbiased* version of
 a loss has on the observed labels the expectation that the loss has on the complete ones.
 
-===================================  =====================================  ====================
-function                             what it is                             thesis
-===================================  =====================================  ====================
-`ova_unbiased_loss`                  one-vs-all, unbiased                   eq. 3.9
-`ova_convex_loss`                    its convex surrogate, with rebalancing eq. 3.13, 3.14
-`pal_unbiased_loss`                  pick-all-labels, unbiased              section 3.3
-`pal_normalized_unbiased_loss`       normalised pick-all-labels, unbiased   eq. 3.20 for eq. 3.21
-`pal_normalized_bound_loss`          its upper bound                        eq. 3.23
-`ova_normalized_unbiased_loss`       normalised one-vs-all, unbiased        eq. 3.20 for eq. 3.21
-`general_estimate`                   any function of the label set          eq. 3.20
-===================================  =====================================  ====================
+==============================  ======================================  =====================
+function                        what it is                              thesis
+==============================  ======================================  =====================
+`ova_unbiased_loss`             one-vs-all, unbiased                    eq. 3.9
+`ova_convex_loss`               its convex surrogate, with rebalancing  eq. 3.13, 3.14
+`pal_unbiased_loss`             pick-all-labels, unbiased               section 3.3
+`pal_normalized_unbiased_loss`  normalised pick-all-labels, unbiased    eq. 3.20 for eq. 3.21
+`pal_normalized_bound_loss`     its upper bound                         eq. 3.23
+`ova_normalized_unbiased_loss`  normalised one-vs-all, unbiased         eq. 3.20 for eq. 3.21
+`general_estimate`              any function of the label set           eq. 3.20
+==============================  ======================================  =====================
 
 With ``inv_propensity=None`` nothing is missing and each of them is the usual loss.
 

@@ -128,7 +128,31 @@ def as_block(scores, Y):
 
 
 def check_inverse(inv_propensity, n_labels):
-    """Return the inverse propensities as float64 of shape (n_labels,); None are all 1."""
+    """Return inverse propensities as the functions of this package take them.
+
+    Parameters
+    ----------
+    inv_propensity : array-like of shape (n_labels,) or None
+        At least 1. None are all 1: nothing is missing.
+    n_labels : int
+        How many there must be.
+
+    Returns
+    -------
+    ndarray of shape (n_labels,), float64
+        The inverse propensities.
+
+    Raises
+    ------
+    ValueError
+        For another number of them, and for one below 1 or not finite.
+
+    Examples
+    --------
+    >>> from skxmc.ops.missing_labels import check_inverse
+    >>> check_inverse(None, 3)
+    array([1., 1., 1.])
+    """
     if inv_propensity is None:
         return np.ones(n_labels)
     inverse = np.asarray(inv_propensity)

@@ -221,10 +221,21 @@ def unit_rows(X):
 
 
 def unit_data(data, indptr):
-    """Values of the rows of `unit_rows` from those of canonical CSR rows (float32, int64).
+    """Return the values of the rows of `unit_rows` from those of canonical CSR rows.
 
-    For callers to whom a new matrix costs more than the scaling, as for a single row. Returns
-    ``data`` itself if all rows have length one, else new values.
+    For callers to whom a new matrix costs more than the scaling, as for a single row.
+
+    Parameters
+    ----------
+    data : float32 array of shape (nnz,)
+        Values of the rows.
+    indptr : int64 array of shape (n_rows + 1,)
+        Where each row begins.
+
+    Returns
+    -------
+    float32 ndarray of shape (nnz,)
+        ``data`` itself if all rows have length one, else new values.
 
     Examples
     --------

@@ -30,7 +30,15 @@ _ONE_BIT, _TO_GRID = np.uint32(1), np.uint32(22)
 
 
 class CompactRows(NamedTuple):
-    """CSR rows as the kernels of this module want them; see `compact_rows`."""
+    """CSR rows as the kernels of this module want them; see `compact_rows`.
+
+    Attributes
+    ----------
+    data, indices, indptr : ndarray
+        The arrays of the rows, features without entries left out.
+    n_features : int
+        Features that are left.
+    """
 
     data: np.ndarray
     indices: np.ndarray

@@ -41,6 +41,15 @@ def assign_folds_reference(Y, weights, draws):
     ----------
     Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011,
     Algorithm 1. https://doi.org/10.1007/978-3-642-23808-6_10
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scipy.sparse as sp
+    >>> from skxmc.ops.stratify import assign_folds_reference
+    >>> Y = sp.csr_array(np.array([[1, 0], [1, 0], [0, 1], [0, 1]]))
+    >>> assign_folds_reference(Y, np.array([1, 1]), np.zeros(4))
+    array([0, 1, 0, 1], dtype=int32)
     """
     Y = np.asarray(Y.toarray()) != 0
     n_rows = Y.shape[0]

@@ -87,8 +87,10 @@ def select_topk_pairs(labels, scores, count, k, out_labels, out_scores):
 
     Parameters
     ----------
-    labels : ndarray of shape (>= count,), integer
+    labels : int ndarray of shape (>= count,)
+        Labels of the pairs.
     scores : ndarray of shape (>= count,), float32 or float64
+        Scores of the pairs.
     count : int
         Number of pairs to look at, below 2^31.
     k : int
@@ -107,6 +109,15 @@ def select_topk_pairs(labels, scores, count, k, out_labels, out_scores):
     -----
     Time O(count + m k), m the number of pairs that enter the list of the best so far: about
     k ln(count / k) of them if the order is random, `count` at worst. Meant for k up to some 100.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skxmc.ops.topk import select_topk_pairs
+    >>> labels, scores = np.array([7, 3], np.int32), np.array([0.5, 0.5], np.float32)
+    >>> best, best_scores = np.empty(1, np.int32), np.empty(1, np.float32)
+    >>> select_topk_pairs(labels, scores, 2, 1, best, best_scores), best[0]
+    (1, np.int32(3))
     """
     found = _offer(labels, scores, 0, count, out_labels, 0, k)
     if found >= 0:
@@ -123,6 +134,7 @@ def select_topk_dense_row(scores, k, out_labels, out_scores):
     Parameters
     ----------
     scores : ndarray of shape (n_labels,), float32 or float64, contiguous
+        Score of each label.
     k : int
         At least 1; may exceed `n_labels`.
     out_labels : ndarray of shape (>= k,), int32
@@ -134,6 +146,15 @@ def select_topk_dense_row(scores, k, out_labels, out_scores):
     -------
     n_found : int
         Number of answers before the padding; -1 if a score is NaN, the outputs are then undefined.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skxmc.ops.topk import select_topk_dense_row
+    >>> scores = np.array([0.2, 0.9, 0.4], np.float32)
+    >>> best, best_scores = np.empty(2, np.int32), np.empty(2, np.float32)
+    >>> select_topk_dense_row(scores, 2, best, best_scores), best
+    (2, array([1, 2], dtype=int32))
     """
     n_labels = len(scores)
     found = 0

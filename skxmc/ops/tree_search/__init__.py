@@ -9,13 +9,17 @@ A tree of two labels under the root, told apart by one feature:
 >>> import numpy as np
 >>> from skxmc.ops.tree_search import (
 ...     TreeWeights,
+...     check_search,
+...     check_tree_arrays,
 ...     dense_scores,
+...     mapped_search,
 ...     path_scores,
 ...     prepare_gains,
 ...     prepare_search,
 ...     search_nodes,
 ...     search_threshold,
 ...     search_topk,
+...     stored_arrays,
 ... )
 >>> weights = TreeWeights(
 ...     chunk_indptr=np.array([0, 1, 1, 1]),
@@ -45,9 +49,27 @@ array([-9.], dtype=float32)
 array([0], dtype=int32)
 >>> search_nodes(tree, *row, depth=1, beam=10, n_keep=1)[1]
 array([1], dtype=int32)
+
+Arrays are checked when a tree is made of them. Those of a file, of a tree that was made before, are
+checked when a search comes to them, or at once by `check_search`:
+
+>>> leaf_of = check_tree_arrays(child_start, label, weights, 1)[-1]
+>>> leaf_of
+array([1, 2], dtype=int32)
+>>> again = mapped_search(child_start, label, stored_arrays(tree), 1, "l2-hinge")
+>>> check_search(again)
+>>> search_topk([again], *row, k=1).labels
+array([[0]], dtype=int32)
 """
 
-from skxmc.ops.tree_search._layout import SearchTree, check_tree_arrays, prepare_search
+from skxmc.ops.tree_search._layout import (
+    SearchTree,
+    check_search,
+    check_tree_arrays,
+    mapped_search,
+    prepare_search,
+    stored_arrays,
+)
 from skxmc.ops.tree_search._types import LINKS, TreeWeights
 from skxmc.ops.tree_search.numba_ import (
     LabelGains,
@@ -64,12 +86,15 @@ __all__ = [
     "LabelGains",
     "SearchTree",
     "TreeWeights",
+    "check_search",
     "check_tree_arrays",
     "dense_scores",
+    "mapped_search",
     "path_scores",
     "prepare_gains",
     "prepare_search",
     "search_nodes",
     "search_threshold",
     "search_topk",
+    "stored_arrays",
 ]

@@ -1,6 +1,7 @@
 """Kernels of the search: one row and one parent at a time, everything else is built upon that.
 
-Nothing here checks bounds: the arrays of the tree have passed `check_tree_arrays`.
+Nothing here checks bounds: the arrays of the tree have passed `check_tree_arrays`, or, where they
+are mapped from a file, `is_sound` when a search first comes to a node.
 
 A list of the best so far is a binary heap with the worst at its root. Its entries are *keys*,
 64-bit integers that rank as the pair (score, smaller number first), with an *item* each that holds
@@ -23,6 +24,9 @@ _bare_jit = jit(_nrt=False)
 _LOGISTIC, _L1_HINGE, _L2_HINGE = 0, 1, 2
 # Children that are answers.
 _NONE, _LEAVES, _ALL = 0, 1, 2
+
+# What is known of the chunk of a node.
+UNKNOWN, SOUND, DAMAGED = 0, 1, 2
 
 _ALL_BITS = 0xFFFFFFFF
 _MAX_INT32 = 0x7FFFFFFF
@@ -137,6 +141,72 @@ def write_answers(keys, sizes, k, labels, scores):
             scores[i, j] = -np.inf
 
 
+# ---------------------------------------------------------------------------- mapped trees
+
+
+@_bare_jit
+def _check_chunk(node, tree):
+    """Check all that a search reads for a node: rows, children, weights, buckets, dense rows."""
+    child_start, chunk_indptr, row_feature, row_indptr, child, weight = tree[:6]
+    shift, bucket_indptr, bucket = tree[7:10]
+    dense_row, dense, n_features = tree[11], tree[12], tree[14]
+    n_children = np.int64(child_start[node + 1] - child_start[node])
+    n_blocks = (n_children + (LANES - 1)) // LANES
+    last_bucket = bucket_indptr[node + 1] - 1
+    position, width = bucket_indptr[node], np.int64(shift[node])
+    begin, end = chunk_indptr[node], chunk_indptr[node + 1]
+    first_bucket = position
+    previous = np.int64(-1)
+    for r in range(begin, end):
+        feature = np.int64(row_feature[r])
+        first, last = row_indptr[r], row_indptr[r + 1]
+        if feature <= previous or feature >= n_features or first < 0 or last < first:
+            return False
+        if last > len(child):
+            return False
+        previous = feature
+        # A bucket says where the features from its own first one begin.
+        while position <= first_bucket + (feature >> width):
+            if np.int64(bucket[position]) != r:
+                return False
+            position += 1
+        c = np.int64(-1)
+        for q in range(first, last):
+            if np.int64(child[q]) <= c or not abs(weight[q]) < np.inf:
+                return False
+            c = np.int64(child[q])
+        if c >= n_children:
+            return False
+        block = np.int64(dense_row[r])
+        if block >= 0:
+            if (block + n_blocks) * LANES > len(dense):
+                return False
+            for j in range(block * LANES, (block + n_blocks) * LANES):
+                if not abs(dense[j]) < np.inf:
+                    return False
+    while position <= last_bucket:
+        if np.int64(bucket[position]) != end:
+            return False
+        position += 1
+    return True
+
+
+@_bare_jit
+def is_sound(node, tree):
+    """Can the chunk of a node be searched? Checked once, when it is first asked."""
+    checked = tree[13]
+    if checked[node] == UNKNOWN:
+        # Set when all is checked: another thread may rely on it at once.
+        checked[node] = SOUND if _check_chunk(node, tree) else DAMAGED
+    return checked[node] == SOUND
+
+
+@_bare_jit
+def check_nodes(nodes, tree):
+    for v in nodes:
+        is_sound(np.int64(v), tree)
+
+
 # ---------------------------------------------------------------------------- scores
 
 
@@ -182,6 +252,7 @@ def _expand(x_indices, x_data, begin, end, node, tree, place, hits, total):
 
     `total` has room for whole blocks, `hits` for the entries of the row. `place` is empty, or holds
     for each feature in the chunk its row plus 1, for others at most ``chunk_indptr[node]``.
+    Where the chunk is damaged the scores are NaN, which every search reports.
     """
     child_start, chunk_indptr = tree[0], tree[1]
     row_indptr, child, weight, bias = tree[3:7]
@@ -190,6 +261,10 @@ def _expand(x_indices, x_data, begin, end, node, tree, place, hits, total):
     first = child_start[node]
     n_children = np.int64(child_start[node + 1] - first)
     n_blocks = (n_children + (LANES - 1)) // LANES
+    if not is_sound(node, tree):
+        for j in range(n_children):
+            total[j] = np.nan
+        return
     for j in range(n_blocks * LANES):
         total[j] = 0
     # First all look-ups and then all sums: so the processor does not wait for one of them. Weights
@@ -263,6 +338,8 @@ def _close_hinges(total, n_children, path, link):
 
 @_bare_jit
 def _fill_place(node, tree, place):
+    if not is_sound(node, tree):
+        return
     for row in range(tree[1][node], tree[1][node + 1]):
         place[tree[2][row]] = row + 1
 

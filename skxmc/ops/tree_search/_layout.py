@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skxmc.exceptions import ModelFormatError
 from skxmc.ops._jit import jit
 from skxmc.ops._lanes import aligned_zeros
+from skxmc.ops.tree_search import _kernels
 from skxmc.ops.tree_search._simd import LANES
-from skxmc.ops.tree_search._types import LINKS
+from skxmc.ops.tree_search._types import LINKS, TreeWeights
 
 _INT32_MAX = np.iinfo(np.int32).max
 #: A feature with weights for this share of the children, in whole blocks, becomes a dense row.
@@ -26,7 +28,8 @@ class SearchTree(NamedTuple):
     arrays : tuple of ndarray
         What the kernels take: ``child_start, chunk_indptr, row_feature, row_indptr, child, weight,
         bias, shift, bucket_indptr, bucket, label, dense_row, dense``. Read-only; those stored share
-        memory with what was given.
+        memory with what was given. Then ``checked``, what is known of the chunk of each node, which
+        searches write to, and ``n_features``.
     parent : ndarray of shape (n_nodes,), int32
         -1 for the root.
     leaf_of : ndarray of shape (n_labels,), int32
@@ -340,8 +343,16 @@ def prepare_search(child_start, label, weights, n_features, link):
         dense_row[:], n_blocks = -1, 0
     dense = aligned_zeros((n_blocks * LANES,))
     _fill_dense(*frozen(*weights[2:5], dense_row), dense)
+    arrays = (child_start, *weights, shift, bucket_indptr, bucket, label, dense_row, dense)
+    return _search_tree(arrays, leaf_of, n_features, link, _kernels.SOUND)
+
+
+def _search_tree(arrays, leaf_of, n_features, link, state):
+    child_start, label = arrays[0], arrays[10]
+    n_nodes = len(label)
     parent, depth, min_label = (np.empty(n_nodes, dtype=np.int32) for _ in range(3))
     _derive(*frozen(child_start, label), parent, depth, min_label)
+    checked = np.full(n_nodes, state, dtype=np.uint8)
     return SearchTree(
         n_features=int(n_features),
         n_labels=len(leaf_of),
@@ -350,8 +361,144 @@ def prepare_search(child_start, label, weights, n_features, link):
         max_children=int(np.diff(child_start).max()),
         max_depth=int(depth.max()),
         link=LINKS.index(link),
-        arrays=frozen(child_start, *weights, shift, bucket_indptr, bucket, label, dense_row, dense),
+        arrays=(*frozen(*arrays), checked, np.int64(n_features)),
         parent=parent,
         leaf_of=leaf_of,
         min_label=min_label,
     )
+
+
+#: The arrays of a `SearchTree` that a file holds beside ``child_start`` and ``label``.
+STORED = (*TreeWeights._fields, "shift", "bucket_indptr", "bucket", "dense_row", "dense")
+
+
+def stored_arrays(tree):
+    """Return the arrays of a tree that a file has to hold for `mapped_search`.
+
+    Parameters
+    ----------
+    tree : SearchTree
+        From `prepare_search`.
+
+    Returns
+    -------
+    dict of str to ndarray
+        By the names in ``STORED``; not copied.
+    """
+    arrays = (*tree.arrays[1:10], *tree.arrays[11:13])
+    return dict(zip(STORED, arrays, strict=True))
+
+
+def mapped_search(child_start, label, arrays, n_features, link):
+    """Make a tree of arrays that come from a file, without reading the weights.
+
+    Parameters
+    ----------
+    child_start, label, n_features, link
+        As for `prepare_search`.
+    arrays : dict of str to ndarray
+        As `stored_arrays` returned them; read-only or memory-mapped too.
+
+    Returns
+    -------
+    SearchTree
+        On these arrays. The chunk of a node is checked when a search first comes to the node:
+        features and children ascending and in range, weights finite, buckets and dense rows those
+        of the chunk. Every search raises `ModelFormatError` where they are not, before anything of
+        the chunk is used.
+
+    Raises
+    ------
+    ModelFormatError
+        If an array by node is wrong, or they do not fit together.
+
+    Notes
+    -----
+    Time and memory O(nodes); a check costs one pass over the chunk, once.
+
+    Examples
+    --------
+    See `skxmc.ops.tree_search`.
+    """
+    try:
+        return _mapped_search(child_start, label, arrays, n_features, link)
+    except ValueError as error:
+        raise ModelFormatError(f"The label tree is damaged: {error}") from error
+
+
+def _mapped_search(child_start, label, arrays, n_features, link):
+    if not isinstance(arrays, dict) or set(arrays) != set(STORED):
+        raise ValueError(f"a tree that is searched has the arrays {', '.join(STORED)}.")
+    n_nodes = _length(label, "label")
+    child_start = _require(child_start, "child_start", [np.int32], (n_nodes + 1,))
+    label = _require(label, "label", [np.int32], (n_nodes,))
+    leaf_of = np.full(int(np.count_nonzero(label >= 0)), -1, dtype=np.int32)
+    if _check_tree(*frozen(child_start, label), leaf_of) >= 0:
+        raise ValueError("its nodes are not numbered breadth first, or labels are missing.")
+    if not 0 <= n_features <= _INT32_MAX:
+        raise ValueError(f"n_features must be from 0 to {_INT32_MAX}; got {n_features}.")
+    n_rows, n_entries = np.size(arrays["row_feature"]), np.size(arrays["weight"])
+    shapes = {
+        "chunk_indptr": ([np.int64], (n_nodes + 1,)),
+        "row_feature": ([np.int32], (n_rows,)),
+        "row_indptr": ([np.int64], (n_rows + 1,)),
+        "child": ([np.uint16, np.int32], (n_entries,)),
+        "weight": ([np.float32], (n_entries,)),
+        "bias": ([np.float32], (n_nodes,)),
+        "shift": ([np.uint8], (n_nodes,)),
+        "bucket_indptr": ([np.int64], (n_nodes + 1,)),
+        "bucket": ([np.uint32], (np.size(arrays["bucket"]),)),
+        "dense_row": ([np.int32], (n_rows,)),
+        "dense": ([np.float32], (np.size(arrays["dense"]) // LANES * LANES,)),
+    }
+    arrays = {name: _require(arrays[name], name, *shapes[name]) for name in STORED}
+    chunk_indptr, bias = arrays["chunk_indptr"], arrays["bias"]
+    shift, bucket_indptr = arrays["shift"], arrays["bucket_indptr"]
+    rows = np.diff(chunk_indptr)
+    if chunk_indptr[0] != 0 or chunk_indptr[-1] != n_rows or rows.min() < 0:
+        raise ValueError(f"chunk_indptr does not rise from 0 to the {n_rows} feature rows.")
+    if n_rows > np.iinfo(np.uint32).max or rows[label >= 0].any():
+        raise ValueError("there are too many feature rows, or some at a leaf.")
+    n_buckets = (max(int(n_features) - 1, 0) >> np.minimum(shift, 31).astype(np.int64)) + 2
+    n_buckets = np.where(rows > 0, n_buckets, 0)
+    wrong = bucket_indptr[0] != 0 or bucket_indptr[-1] != len(arrays["bucket"])
+    if wrong or shift.max() > 31 or (np.diff(bucket_indptr) != n_buckets).any():
+        raise ValueError("shift and bucket_indptr do not fit.")
+    if not (bias[1:] < np.inf).all():
+        raise ValueError("bias has values that are NaN or infinite.")
+    weights = (arrays[name] for name in TreeWeights._fields)
+    others = (shift, bucket_indptr, arrays["bucket"], label, arrays["dense_row"], arrays["dense"])
+    return _search_tree(
+        (child_start, *weights, *others), leaf_of, n_features, link, _kernels.UNKNOWN
+    )
+
+
+def check_search(tree, nodes=None):
+    """Check the chunks of some nodes or of all; see `mapped_search`.
+
+    Parameters
+    ----------
+    tree : SearchTree
+        What to check.
+    nodes : int array, default=None
+        Numbers of the nodes; None are all.
+
+    Raises
+    ------
+    ModelFormatError
+        If a chunk is damaged.
+    """
+    nodes = np.arange(tree.n_nodes) if nodes is None else np.asarray(nodes, dtype=np.int64)
+    _kernels.check_nodes(*frozen(nodes), tree.arrays)
+    raise_if_damaged(tree)
+
+
+def raise_if_damaged(tree):
+    """Raise ModelFormatError if a search has come to a chunk that is damaged."""
+    damaged = np.flatnonzero(tree.arrays[13] == _kernels.DAMAGED)
+    if len(damaged):
+        raise ModelFormatError(
+            f"The weights of the children of node {damaged[0]} are damaged: index arrays must "
+            f"ascend and stay in range, features from 0 to {tree.n_features - 1}, and weights must "
+            "be finite."
+        )

@@ -23,7 +23,7 @@ from skxmc.ops.csr import canonical_pattern, subtract_pattern
 from skxmc.ops.topk import TopK, topk_csr
 from skxmc.ops.topk._types import check_k, check_n_threads
 from skxmc.ops.tree_search import _kernels
-from skxmc.ops.tree_search._layout import frozen
+from skxmc.ops.tree_search._layout import frozen, raise_if_damaged
 from skxmc.ops.tree_search._simd import LANES
 
 #: Rows that are searched together, and entries of their lists that are held at a time.
@@ -195,9 +195,11 @@ def _in_chunks(run, n_rows, n_threads, entries_of_row=0):
     return list(map_chunks(lambda chunk: run(*chunk), chunks, n_threads))
 
 
-def _raise_if_nan(row, numbers=None):
+def _raise_if_nan(row, tree=None, numbers=None):
     """Refuse what a kernel answers with if a score is NaN: the row, or else -1."""
     if row >= 0:
+        if tree is not None:
+            raise_if_damaged(tree)  # the scores of such a chunk are NaN
         row = row if numbers is None else numbers[row]
         raise ValueError(
             f"Scores of row {row} of X exceed float32: scale the features, or the weights are "
@@ -399,7 +401,7 @@ def _search_trees(query, n_rows, keep, search):
     sizes = np.empty(shape[:2], dtype=np.int64)
     for t in range(len(query.trees)):
         out = keys[t], items[t], sizes[t]
-        _raise_if_nan(search(t, out), query.numbers)
+        _raise_if_nan(search(t, out), query.trees[t], query.numbers)
         _kernels.sort_answers(*out)
     return keys, items, sizes
 
@@ -561,7 +563,7 @@ def _score_pairs(query, pair_indptr, pair_labels, n_threads):
                 np.zeros(tree.n_nodes, np.int32),
                 *(np.empty(tree.max_depth, np.int64), path),
             )
-            _raise_if_nan(row, query.numbers)
+            _raise_if_nan(row, tree, query.numbers)
         _kernels.combine(
             np.ascontiguousarray(paths.T),
             *(pairs[1][begin:end], *query.label_gains, out[begin:end]),
@@ -657,7 +659,7 @@ def dense_scores(trees, indptr, indices, data, *, n_threads=1):
                 *(np.empty(tree.n_nodes, dtype=np.float32),),
                 *(*_space(tree, rows), path),
             )
-            _raise_if_nan(row)
+            _raise_if_nan(row, tree)
         if n_trees > 1:
             for i in range(stop - start):
                 _kernels.combine(
@@ -771,7 +773,7 @@ def _threshold_answers(tree, query, threshold):
             *(*_space(tree, query.rows), np.empty(tree.n_inner, np.int64)),
             *(np.empty(tree.n_inner, np.float32), counts, labels, paths, filled),
         )
-        _raise_if_nan(done if filled_now < 0 else -1, query.numbers)
+        _raise_if_nan(done if filled_now < 0 else -1, tree, query.numbers)
         filled = filled_now
         if done < n_rows:
             labels, paths = (

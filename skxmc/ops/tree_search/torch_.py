@@ -27,7 +27,7 @@ from skxmc.ops.topk._types import check_k
 from skxmc.ops.topk.torch_ import NO_KEY, best_keys, pack_keys, unpack_keys
 from skxmc.ops.torch_sparse import SparseRows, on_device, product, sum_bags
 from skxmc.ops.tree_search import _kernels
-from skxmc.ops.tree_search._layout import SearchTree, frozen
+from skxmc.ops.tree_search._layout import SearchTree, check_search, frozen
 from skxmc.ops.tree_search._types import LINKS
 from skxmc.ops.tree_search.numba_ import (
     _NO_FLOATS,
@@ -86,6 +86,7 @@ def prepare_search(tree, *, device="cpu"):
     -----
     O(weights). The conversion takes 16 bytes a weight on the host.
     """
+    check_search(tree)
     child_start, chunk_indptr, row_feature, row_indptr, child, weight, bias = tree.arrays[:7]
     n_rows = np.diff(chunk_indptr)
     first_child = np.repeat(child_start[:-1], n_rows)  # of each feature row
