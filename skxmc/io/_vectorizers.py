@@ -3,6 +3,8 @@
 What scikit-learn keeps inside changes between its versions; this does not.
 """
 
+import warnings
+
 import numpy as np
 
 from skxmc.exceptions import ModelFormatError
@@ -71,7 +73,10 @@ def make_vectorizer(name, params, terms, idf):
     if len(set(terms)) != len(terms) or not all(isinstance(term, str) for term in terms):
         raise ModelFormatError(f"The terms of a {name} are not strings, or not all different.")
     # With the vocabulary given, a fit learns nothing but the document frequencies.
-    vectorizer.set_params(vocabulary=terms).fit([""])
+    with warnings.catch_warnings():
+        # of terms that seem to have capitals, such as a letter without a lower case
+        warnings.filterwarnings("ignore", "Upper case characters found in vocabulary")
+        vectorizer.set_params(vocabulary=terms).fit([""])
     if idf is not None:
         if idf.shape != (len(terms),) or not np.isfinite(idf).all():
             raise ModelFormatError(f"The document frequencies of a {name} do not fit its terms.")

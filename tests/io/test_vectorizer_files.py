@@ -48,6 +48,16 @@ def test_transforms_as_before(vectorizer):
     assert_array_equal(refitted.toarray(), rows[3:].toarray())
 
 
+@pytest.mark.filterwarnings("error")
+def test_terms_with_letters_that_have_no_lower_case_come_back_without_a_warning():
+    bold = "\N{MATHEMATICAL BOLD CAPITAL L}\N{MATHEMATICAL BOLD CAPITAL M}"
+    vectorizer = TfidfVectorizer().fit([f"{bold} and games"])
+    assert bold.isupper()
+    assert bold in vectorizer.vocabulary_
+    again = make_vectorizer("TfidfVectorizer", *vectorizer_parts(vectorizer))
+    assert again.vocabulary_ == vectorizer.vocabulary_
+
+
 def test_unfitted_stays_unfitted():
     params, terms, idf = vectorizer_parts(TfidfVectorizer(min_df=3))
     assert terms is None
