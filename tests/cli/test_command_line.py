@@ -436,7 +436,12 @@ def test_help_and_version(capsys):
 def process(*arguments, **options):
     command = [sys.executable, "-m", "skxmc", *map(str, arguments)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, **{**pipes, **options})
+    return subprocess.Popen(command, preexec_fn=hear_interrupts, **{**pipes, **options})
+
+
+def hear_interrupts():
+    """A process started in the background of a shell, and all that it starts, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_answers_come_while_the_input_is_open_and_interrupt_ends_it(texts):

@@ -287,9 +287,9 @@ def test_interrupted_fits_go_on(data, tmp_path, monkeypatch):
     assert written == [(0, 5), (5, 10)]
     monkeypatch.setattr(_dismec._Checkpoint, "write", write)
     solved = []
-    solve = DismecClassifier._solve
+    solve = _dismec._solve_labels
     monkeypatch.setattr(
-        DismecClassifier, "_solve", lambda self, *a: solved.append(a[2][0]) or solve(self, *a)
+        _dismec, "_solve_labels", lambda part, *a: solved.append(part.start) or solve(part, *a)
     )
     model.fit(data.X, data.Y)
     assert solved == [10, 15, 20]

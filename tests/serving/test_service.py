@@ -501,7 +501,9 @@ def test_serve_answers_on_loopback_and_stops(tmp_path, model, data):
     pytest.importorskip("typer")
     save_model(model, tmp_path / "model")
     command = [sys.executable, "-m", "skxmc", "serve", str(tmp_path / "model"), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    # Where the tests run in the background of a shell, SIGINT is ignored by all that they start.
+    options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options) as server:
         try:
             address = server.stderr.readline().strip()
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address)

@@ -13,7 +13,7 @@ import torch
 
 from skxmc.ops._device import default_block_bytes
 from skxmc.ops.csr import canonical_pattern, subtract_pattern
-from skxmc.ops.linear_scores.numba_ import _check_rows, _raise_nan, _row_arrays, check_model
+from skxmc.ops.linear_scores.numba_ import _check_rows, _raise_nan, _sparse_arrays, check_model
 from skxmc.ops.topk import TopK
 from skxmc.ops.topk._types import check_k
 from skxmc.ops.topk.torch_ import NO_KEY, best_keys, pack_keys, unpack_keys
@@ -195,7 +195,7 @@ def _row_blocks(scorer, X, block_bytes):
 
 def _features_by_rows(scorer, X, start, stop):
     """The rows start to stop as a dense matrix (features, rows) on the device."""
-    (indptr, indices, data), first, last = _row_arrays(X, start, stop)
+    (indptr, indices, data), first, last = _sparse_arrays(X, start, stop)
     entries = slice(int(indptr[first]), int(indptr[last]))
     row = np.repeat(np.arange(last - first), np.diff(indptr[first : last + 1]))
     dense = torch.zeros((scorer.n_features, stop - start), device=scorer.device)
