@@ -11,6 +11,7 @@ import numpy as np
 
 from skxmc.exceptions import ModelFormatError
 from skxmc.io import load_model, save_model
+from skxmc.io._arrays import move_into_place
 from skxmc.serving._answers import feature_count, label_count, takes_text
 
 _FILE = "labels.json"
@@ -78,7 +79,7 @@ def save(store, path, *, overwrite=False, compress=False, weights_dtype=None):
             json.dump(header, file, ensure_ascii=False)
             file.flush()
             os.fsync(file.fileno())
-        _move(temporary, path)
+        move_into_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -86,20 +87,6 @@ def save(store, path, *, overwrite=False, compress=False, weights_dtype=None):
 
 def _is_empty(path):
     return path.is_dir() and not any(path.iterdir())
-
-
-def _move(temporary, path):
-    if not path.exists():
-        os.rename(temporary, path)
-        return
-    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.old")
-    os.rename(path, old)
-    try:
-        os.rename(temporary, path)
-    except BaseException:
-        os.rename(old, path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def load(path):

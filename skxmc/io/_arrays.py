@@ -9,6 +9,8 @@ import contextlib
 import json
 import math
 import os
+import shutil
+import sys
 import uuid
 import zlib
 from pathlib import Path
@@ -299,6 +301,46 @@ def sync_directory(path):
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def move_into_place(temporary, path):
+    """Rename a complete directory to ``path``, in place of the one that may be there.
+
+    On Linux the two change places in one step: whenever the process is killed, one of them is at
+    ``path``. Elsewhere the old one is renamed first, and put back if that fails.
+
+    Parameters
+    ----------
+    temporary, path : Path
+        In the same directory.
+    """
+    if not path.exists():
+        os.rename(temporary, path)
+    elif _exchange(temporary, path):
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.old")
+        os.rename(path, old)
+        try:
+            os.rename(temporary, path)
+        except BaseException:
+            os.rename(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    sync_directory(path.parent)
+
+
+def _exchange(first, second):
+    """Let two directories change places, and return whether the system could do it."""
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:  # an old or another C library
+        return False
+    here, exchange = -100, ctypes.c_uint(2)  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
 
 
 def _smallest(values):

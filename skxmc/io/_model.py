@@ -163,7 +163,7 @@ def save_model(model, path, *, overwrite=False, compress=False, weights_dtype=No
             os.fsync(file.fileno())
         _arrays.sync_directory(temporary)
         _check_target(path, overwrite)  # again: the writing may have taken long
-        _move_into_place(temporary, path)
+        _arrays.move_into_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -686,22 +686,6 @@ def _check_target(path, overwrite):
         raise FileExistsError(
             f"{path} exists and is not a model of skxmc ({error}); it is not replaced."
         ) from error
-
-
-def _move_into_place(temporary, path):
-    """Rename a directory to ``path``; put back what was there if that fails."""
-    if not path.exists():
-        os.rename(temporary, path)
-    else:
-        old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.old")
-        os.rename(path, old)
-        try:
-            os.rename(temporary, path)
-        except BaseException:
-            os.rename(old, path)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    _arrays.sync_directory(path.parent)
 
 
 def _is_size(value):

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -230,6 +231,7 @@ def test_failed_write_leaves_the_old_model_and_nothing_else(tmp_path, monkeypatc
             raise OSError("disk on fire")
         rename(source, target)
 
+    monkeypatch.setattr(_model._arrays, "_exchange", lambda *_: False)  # as on other systems
     monkeypatch.setattr(_model.os, "rename", failing_rename)
     with pytest.raises(OSError, match="on fire"):
         save_model(ToyModel(C=2.0).fit(), path, overwrite=True)
@@ -237,6 +239,17 @@ def test_failed_write_leaves_the_old_model_and_nothing_else(tmp_path, monkeypatc
     with pytest.raises(ZeroDivisionError):
         save_model(ToyModel(C=2.0).fit(), path, overwrite=True)
     assert load_model(path).C == 1.0
+    assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot exchange directories")
+def test_a_model_is_replaced_in_one_step(tmp_path, monkeypatch):
+    """No moment at which a kill would leave nothing at the path."""
+    path = tmp_path / "model"
+    save_model(ToyModel(C=1.0).fit(), path)
+    monkeypatch.setattr(_model.os, "rename", lambda *_: 1 / 0)
+    save_model(ToyModel(C=2.0).fit(), path, overwrite=True)
+    assert load_model(path).C == 2.0
     assert os.listdir(tmp_path) == ["model"]
 
 

@@ -1,7 +1,6 @@
 """What the formats of other libraries share: trees with weights, models made of them, files."""
 
 import json
-import os
 import shutil
 import uuid
 from importlib import import_module
@@ -12,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from skxmc.exceptions import ModelFormatError
-from skxmc.io._arrays import NOT_DAMAGE, make_compressed, sync_directory
+from skxmc.io._arrays import NOT_DAMAGE, make_compressed, move_into_place, sync_directory
 from skxmc.io._arrays import _check_npy_header as check_npy_header
 
 #: A score whose edge has the probability 1 in float32, whatever the link.
@@ -363,14 +362,7 @@ def write_directory(path, fill, overwrite=False):
     try:
         fill(temporary)
         sync_directory(temporary)
-        old = None
-        if path.exists():
-            old = path.with_name(f"{temporary.name}.old")
-            os.rename(path, old)
-        os.rename(temporary, path)
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
-        sync_directory(path.parent)
+        move_into_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
