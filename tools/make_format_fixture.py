@@ -118,7 +118,8 @@ def _of_version_2(X, texts, Y, rows, new_texts):
 def answer(model, rows, k=3):
     """The k best labels of each row and their scores; of a Pipeline, those of its last step."""
     if hasattr(model, "steps"):
-        model, rows = model[-1], model[:-1].transform(rows)
+        rows = model[:-1].transform(rows) if len(model) > 1 else rows
+        model = model[-1]
     return model.predict_topk(rows, k=min(k, len(model.classes_)))
 
 

@@ -399,3 +399,11 @@ def test_copies_keep_the_table_and_new_parameters_give_it_up():
 def test_seed_of_the_vectors():
     assert_array_equal(built(seed=1).transform(TEXTS), built(seed=1).transform(TEXTS))
     assert not np.array_equal(built(seed=1).transform(TEXTS), built(seed=2).transform(TEXTS))
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_stored_document_frequencies_must_be_positive(bad):
+    arrays = dict(built().model())
+    arrays["idf"] = np.full_like(arrays["idf"], bad)
+    with pytest.raises(ValueError, match="document frequencies"):
+        StaticEncoder.from_model(arrays)
