@@ -24,7 +24,7 @@ test: lint ## lint and tests
 test-slow: $(STAMP) ## the tests that take long
 	$(RUN) -m pytest -n $(JOBS) -m slow
 
-test-robustness: $(STAMP) ## kills at random moments, threads, memory limits, any data; about half an hour
+test-robustness: $(STAMP) ## kills at random moments, threads, memory limits, any data; minutes
 	$(RUN) -m pytest -n 0 -m robustness tests/robustness
 
 lint: $(STAMP) ## style, format and the direction of imports

@@ -15,6 +15,7 @@ The mutations run in a child process, so that a crash ends that and no more.
 
 import argparse
 import collections
+import contextlib
 import copy
 import faulthandler
 import gc
@@ -260,7 +261,7 @@ def try_one(number, seed, corpus, folder, verbose=False):
     from make_format_fixture import answer
 
     from skxmc.exceptions import ModelFormatError
-    from skxmc.io import load_model
+    from skxmc.io import _model, load_model
 
     rng = random.Random(f"{seed}/{number}")
     name = rng.choice(sorted(corpus))
@@ -270,8 +271,9 @@ def try_one(number, seed, corpus, folder, verbose=False):
     except RecursionError:  # nested too deep to be written
         return "not made"
     mmap = rng.random() < 0.6
+    as_large = rng.random() < 0.5  # not asked when it opens
     if verbose:
-        print(name, how, f"mmap={mmap}")
+        print(name, how, f"mmap={mmap}", f"as_large={as_large}")
     path = Path(folder) / f"{number}"
     path.mkdir()
     try:
@@ -279,7 +281,7 @@ def try_one(number, seed, corpus, folder, verbose=False):
             if content is not None:
                 (path / file).write_bytes(content)
         try:
-            with watched(path):
+            with watched(path), opened_as_large(_model, as_large):
                 model = load_model(path, mmap=mmap)
                 for part in (rows, rows[:1]):
                     check_answers(model, *answer(model, part))
@@ -302,6 +304,17 @@ def try_one(number, seed, corpus, folder, verbose=False):
         return "answers"
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def opened_as_large(module, as_large):
+    """Neural models open as those of a gigabyte do: what does not fit shows at the first row."""
+    before = module._SMALL
+    module._SMALL = -1 if as_large else before
+    try:
+        yield
+    finally:
+        module._SMALL = before
 
 
 def check_answers(model, labels, scores):

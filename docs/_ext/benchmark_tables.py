@@ -116,6 +116,22 @@ TABLES = {
             "rows_per_batch": ("rows a batch", 1),
         },
     ),
+    "model_files": Table(
+        {"method": "model"},
+        {
+            "files_mb": ("files, MB", 0),
+            "open_ms": ("opens, ms", 1),
+            "first_row_ms": ("first row, ms", 1),
+            "next_row_ms": ("next rows, ms", 1),
+            "mapped_mb": ("mapped after the first row, MB", 0),
+            "private_all_rows_mb": ("private after 50 rows, MB", 0),
+            "verify_s": ("opens with all data verified, s", 1),
+        },
+    ),
+    "cluster": Table(
+        {**_DATA, "where": "workers"},
+        {"fit_s": ("fit, s", 1), "sent_mb": ("sent, MB", 1), "model_mb": ("model, MB", 1)},
+    ),
     "gandalf": Table(_DATA, {**_FIT, **_QUALITY}),
     "unidec": Table(
         {**_DATA, "params": "parameters"}, {"train_cpu_s": ("fit, processor s", 0), **_QUALITY}
@@ -204,9 +220,8 @@ def provenance(rows):
         )
         when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
         where = f"{device}, beside {cpu}" if device else cpu
-        sentences.append(
-            f"{where}, {cores} cores, {threads} threads; {when}. {', '.join(versions)}."
-        )
+        parallel = f", {threads} threads" if threads else ""
+        sentences.append(f"{where}, {cores} cores{parallel}; {when}. {', '.join(versions)}.")
     return sentences
 
 

@@ -139,12 +139,14 @@ def read_npy(path, dtype, shape, mmap=False):
     """
     try:
         with open(path, "rb") as file:
-            found = _check_npy_header(file, os.fstat(file.fileno()).st_size)
-        if found != (dtype, tuple(shape)):
-            raise ValueError(f"it holds an array {found}, expected {(dtype, tuple(shape))}")
-        # An array without data cannot be mapped.
-        mode = "r" if mmap and 0 not in shape else None
-        array = np.load(path, mmap_mode=mode, allow_pickle=False)
+            *found, in_columns = _check_npy_header(file, os.fstat(file.fileno()).st_size)
+            if found != [dtype, tuple(shape)]:
+                raise ValueError(f"it holds an array {found}, expected {[dtype, tuple(shape)]}")
+            order = "F" if in_columns else "C"
+            if mmap and 0 not in shape:  # an array without data cannot be mapped
+                array = np.memmap(file, dtype, "r", file.tell(), tuple(shape), order)
+            else:
+                array = np.fromfile(file, dtype).reshape(shape, order=order)
     except NOT_DAMAGE:
         raise
     except Exception as error:
@@ -153,19 +155,22 @@ def read_npy(path, dtype, shape, mmap=False):
 
 
 def _check_npy_header(file, n_bytes):
-    """Return dtype and shape of a ``.npy`` file; raise ValueError unless ``n_bytes`` fits them.
+    """Return dtype, shape and whether the order is Fortran's; the file is read up to its data.
 
-    To be called before anything is allocated or mapped on the word of a damaged header.
+    Raises ValueError unless ``n_bytes`` fits them. To be called before anything is allocated or
+    mapped on the word of a damaged header.
     """
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
     else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+        shape, in_columns, dtype = np.lib.format.read_array_header_2_0(file)
+    if dtype.hasobject:
+        raise ValueError(f"the dtype {dtype} has objects, which are not read")
     expected = file.tell() + dtype.itemsize * math.prod(shape)
     if n_bytes != expected:
         raise ValueError(f"an array {(dtype.str, shape)} takes {expected} bytes, not {n_bytes}")
-    return dtype.str, shape
+    return dtype.str, shape, in_columns
 
 
 def crc32(array):

@@ -10,6 +10,7 @@ Nothing in it is executed: the class must stand in ``MODEL_CLASSES``, and values
 of numbers.
 """
 
+import functools
 import json
 import math
 import os
@@ -202,12 +203,13 @@ def load_model(path, *, mmap=True, verify=None):
     Notes
     -----
     A loaded model is asked once, for a row without features or an empty text, so that what does not
-    fit together is found here.
+    fit together is found here; mapped neural models of more than 16 MB are not, for their answer
+    reads all weights: of their encoder only sizes are looked at before it is needed.
 
     Time, for a mapped model: O(labels + features + nodes of the trees), nothing by weight, but for
-    models that were saved with ``compress`` or ``weights_dtype``, or before format version 2, whose
-    indices are read. A file must not be changed in place while it is mapped; `save_model` with
-    ``overwrite=True`` puts a new file in its place, which is safe.
+    linear models and trees that were saved with ``compress`` or ``weights_dtype``, or before format
+    version 2, whose indices are read. A file must not be changed in place while it is mapped;
+    `save_model` with ``overwrite=True`` puts a new file in its place, which is safe.
 
     Examples
     --------
@@ -288,8 +290,10 @@ class _Encoder:
             return self._encode_vectorizer(value, where)
         raise TypeError(_not_stored(where, value))
 
-    def _encode_vectorizer(self, vectorizer, where):
+    def _encode_vectorizer(self, vectorizer, where, deferred=False):
         params, terms, idf = _vectorizers.vectorizer_parts(vectorizer)
+        if deferred and terms is not None and not self.compact:
+            terms = self._encode_array(_vectorizers.terms_to_array(terms), f"{where}.terms", False)
         return {
             _TAG: "vectorizer",
             "class": type(vectorizer).__name__,
@@ -325,7 +329,10 @@ class _Encoder:
             "class": type(model).__name__,
             "params": {k: self.encode(v, f"{prefix}{k}") for k, v in params.items()},
             "attributes": {
-                k: self.encode(v, f"{prefix}{k}", weights=k in weights) for k, v in state.items()
+                k: self._encode_vectorizer(v, f"{prefix}{k}", deferred=True)
+                if k in getattr(type(model), "_deferred", ()) and _vectorizers.is_vectorizer(v)
+                else self.encode(v, f"{prefix}{k}", weights=k in weights)
+                for k, v in state.items()
             },
         }
 
@@ -474,10 +481,15 @@ class _Decoder:
             str(value["kind"]), bool(value["takes_texts"])
         )
 
-    def _decode_vectorizer(self, value, where):
+    def _decode_vectorizer(self, value, where, deferred=False):
         params = {k: self.decode(v, f"{where}.{k}") for k, v in value["params"].items()}
-        idf = self.decode(value["idf"], f"{where}.idf")
-        return _vectorizers.make_vectorizer(value["class"], params, value["terms"], idf)
+        idf, terms = self.decode(value["idf"], f"{where}.idf"), value["terms"]
+        if isinstance(terms, dict):
+            terms = self.decode(terms, f"{where}.terms")
+        parts = value["class"], params, terms, idf
+        if deferred and not self.verify:
+            return functools.partial(_vectorizers.make_vectorizer, *parts)
+        return _vectorizers.make_vectorizer(*parts)
 
     def _decode_estimator(self, value, where):
         from sklearn.utils._param_validation import validate_parameter_constraints
@@ -492,7 +504,14 @@ class _Decoder:
             )
         prefix = f"{where}." if where else ""
         params = {k: self.decode(v, f"{prefix}{k}") for k, v in value["params"].items()}
-        attributes = {k: self.decode(v, f"{prefix}{k}") for k, v in value["attributes"].items()}
+        attributes = {}
+        for k, v in value["attributes"].items():
+            # The dictionary of all terms takes longer than all else: made when it is asked for.
+            defer = k in getattr(cls, "_deferred", ()) and isinstance(v, dict)
+            if defer and v[_TAG] == "vectorizer":
+                attributes[k] = self._decode_vectorizer(v, f"{prefix}{k}", deferred=True)
+            else:
+                attributes[k] = self.decode(v, f"{prefix}{k}")
         for name in attributes:
             if not name.isidentifier() or name.startswith("__") or name in known:
                 raise ModelFormatError(f"{name!r} is not the name of an attribute.")

@@ -3,11 +3,13 @@
 What scikit-learn keeps inside changes between its versions; this does not.
 """
 
+import json
 import warnings
 
 import numpy as np
 
 from skxmc.exceptions import ModelFormatError
+from skxmc.io._arrays import NOT_DAMAGE
 
 #: Those that a model file can hold, all of ``sklearn.feature_extraction.text``.
 VECTORIZERS = ("CountVectorizer", "HashingVectorizer", "TfidfVectorizer")
@@ -55,8 +57,27 @@ def n_columns(vectorizer):
     return len(vectorizer.vocabulary_) if hasattr(vectorizer, "vocabulary_") else None
 
 
+def terms_to_array(terms):
+    """Terms as an array of the bytes of JSON: not read before they are needed."""
+    return np.frombuffer(json.dumps(terms).encode(), dtype=np.uint8)
+
+
 def make_vectorizer(name, params, terms, idf):
-    """Put a vectoriser together again; see `vectorizer_parts`."""
+    """Put a vectoriser together again; see `vectorizer_parts`.
+
+    Raises ModelFormatError where it cannot be one. ``terms`` may be what `terms_to_array` made.
+    """
+    try:
+        if isinstance(terms, np.ndarray):
+            terms = json.loads(terms.astype(np.uint8, casting="no", copy=False).tobytes())
+        return _make_vectorizer(name, params, terms, idf)
+    except (ModelFormatError, *NOT_DAMAGE):
+        raise
+    except Exception as error:  # of JSON, of regular expressions
+        raise ModelFormatError(f"A {name} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _make_vectorizer(name, params, terms, idf):
     from sklearn.feature_extraction import text
 
     if name not in VECTORIZERS:
@@ -70,15 +91,25 @@ def make_vectorizer(name, params, terms, idf):
         return vectorizer
     if name == "HashingVectorizer":
         raise ModelFormatError("A HashingVectorizer has no terms.")
-    if len(set(terms)) != len(terms) or not all(isinstance(term, str) for term in terms):
-        raise ModelFormatError(f"The terms of a {name} are not strings, or not all different.")
-    # With the vocabulary given, a fit learns nothing but the document frequencies.
+    if not isinstance(terms, list) or set(map(type, terms)) != {str}:
+        raise ModelFormatError(f"The terms of a {name} are not strings, or there are none.")
+    columns = dict(zip(terms, range(len(terms)), strict=True))
+    if len(columns) != len(terms):
+        raise ModelFormatError(f"The terms of a {name} are not all different.")
+    if idf is not None and (idf.shape != (len(terms),) or not np.isfinite(idf).all()):
+        raise ModelFormatError(f"The document frequencies of a {name} do not fit its terms.")
+    given = params["vocabulary"]
     with warnings.catch_warnings():
         # of terms that seem to have capitals, such as a letter without a lower case
         warnings.filterwarnings("ignore", "Upper case characters found in vocabulary")
-        vectorizer.set_params(vocabulary=terms).fit([""])
+        # A fit refuses wrong parameters; with the vocabulary given it learns nothing but document
+        # frequencies. With many terms it takes long.
+        transforms_by_idf = name == "TfidfVectorizer" and idf is not None
+        alone = transforms_by_idf or name == "CountVectorizer"
+        vectorizer.set_params(vocabulary=["a"] if alone else terms).fit([""])
+    if alone:
+        vectorizer = getattr(text, name)(**{**params, "vocabulary": None})
+        vectorizer.fixed_vocabulary_, vectorizer.vocabulary_ = given is not None, columns
     if idf is not None:
-        if idf.shape != (len(terms),) or not np.isfinite(idf).all():
-            raise ModelFormatError(f"The document frequencies of a {name} do not fit its terms.")
         vectorizer.idf_ = idf
-    return vectorizer.set_params(vocabulary=params["vocabulary"])
+    return vectorizer.set_params(vocabulary=given)

@@ -1098,24 +1098,36 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
 
     def __setstate__(self, state):
         state = dict(state)
-        if "tree_shapes" in state:
-            state["_search"] = {}
-            shapes = state.pop("tree_shapes")
-            state["trees_"] = [LabelTree(s["child_start"], s["label"]) for s in shapes]
-        if "tree_search" in state:
-            state["_mapped"] = state.pop("tree_search")
-            state["weights_"] = [
-                tree_search.TreeWeights(*(arrays[name] for name in tree_search.TreeWeights._fields))
-                for arrays in state["_mapped"]
-            ]
-        elif "tree_index" in state:
-            state["weights_"] = [
-                unpack_weights(tree, index, weight)
-                for tree, index, weight in zip(
-                    state["trees_"], state.pop("tree_index"), state.pop("tree_weights"), strict=True
-                )
-            ]
+        state.pop("_mapped", None)  # made here only, with what checks it when it is first used
+        shapes, searched, index, weight = (
+            state.pop(name, None)
+            for name in ("tree_shapes", "tree_search", "tree_index", "tree_weights")
+        )
         super().__setstate__(state)
+        if shapes is None:  # not fitted
+            return
+        self._search = {}
+        if searched is not None:
+            self._mapped = searched
+            self.weights_ = [
+                tree_search.TreeWeights(*(arrays[name] for name in tree_search.TreeWeights._fields))
+                for arrays in searched
+            ]
+            # The search checks nodes and labels; LabelTree would do it again, and take longer.
+            link = self._setting("link")
+            self._search[link] = [
+                tree_search.mapped_search(
+                    shape["child_start"], shape["label"], arrays, self.n_features_in_, link
+                )
+                for shape, arrays in zip(shapes, searched, strict=True)
+            ]
+            self.trees_ = [_tree_of(search) for search in self._search[link]]
+            return
+        self.trees_ = [LabelTree(shape["child_start"], shape["label"]) for shape in shapes]
+        self.weights_ = [
+            unpack_weights(tree, *packed)
+            for tree, *packed in zip(self.trees_, index, weight, strict=True)
+        ]
 
     def _check_loaded_model(self):
         if not self.trees_ or len(self.trees_) != len(self.weights_):
@@ -1128,14 +1140,25 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
                 tree_search.check_tree_arrays(
                     tree.child_start, tree.label, weights, self.n_features_in_
                 )
-        if "_mapped" in vars(self):
-            self._searches()
 
     def _check_all_weights(self):
         """Read all that `_check_loaded_model` leaves to the first use."""
         if "_mapped" in vars(self):
             for tree in self._searches():
                 tree_search.check_search(tree)
+
+
+def _tree_of(search):
+    """The `LabelTree` of a tree that is searched, which has been checked already."""
+    if search.n_nodes == 1:
+        raise ValueError("a tree has a root and no label")
+    tree = LabelTree.__new__(LabelTree)
+    tree.child_start, tree.label = search.arrays[0], search.arrays[10]
+    for name in ("parent", "leaf_of"):
+        array = getattr(search, name).view()
+        array.flags.writeable = False
+        setattr(tree, name, array)
+    return tree
 
 
 def _drawn_state(random_state):

@@ -4,6 +4,7 @@ import numpy as np
 
 from skxmc.neural._encoders import (
     ProjectedFront,
+    check_projection,
     encoder_from_model,
     encoder_model,
     stack_rows,
@@ -158,7 +159,10 @@ class BiEncoder:
         projection = None
         if weights is not None:
             projection = LinearFront(np.asarray(weights), n_jobs=n_jobs)
-        return cls(encoder_from_model(arrays, n_jobs=n_jobs), projection)
+        front = encoder_from_model(arrays, n_jobs=n_jobs)
+        if isinstance(front, ProjectedFront) and projection is not None:
+            check_projection(front.encoder, projection)
+        return cls(front, projection)
 
 
 def own_label_projection(front):

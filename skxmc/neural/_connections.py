@@ -8,7 +8,7 @@ from skxmc.neural._output_layer import to_numpy
 from skxmc.ops.sparse_head.initial import index_dtype
 
 # Numbers of the covariances, and of the features, that exist at a time.
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20
 
 
 def connect_to_data(parts, front, X, targets):
@@ -32,8 +32,8 @@ def connect_to_data(parts, front, X, targets):
 
     Notes
     -----
-    O(positives * n_inputs) time and the features of each row once for each 4 million numbers of
-    (rows of the parts, inputs); 64 MiB.
+    O(positives * n_inputs) time and the features of each row once for each million numbers of
+    (rows of the parts, inputs) in which it has a label; 12 MiB.
     """
     first = 0
     for part in parts:
@@ -42,6 +42,28 @@ def connect_to_data(parts, front, X, targets):
             by_row = _members(targets, first, stop, part.group_size, len(part.indices))
             _connect(part.indices, front, X, by_row)
         first = stop
+
+
+def connection_bytes(plan, n_inputs, n_samples):
+    """What `connect_to_data` takes for a moment beside the parts, in bytes.
+
+    Features and what they are without their mean; covariances and an argument of 64 bits for each.
+
+    Parameters
+    ----------
+    plan : list of (n_labels, fan_in or None, group_size)
+    n_inputs, n_samples : int
+    """
+    features = _block_size(n_samples, n_inputs) * n_inputs
+    sizes = [
+        _block_size(-(-n_labels // group_size), n_inputs) * n_inputs
+        for n_labels, fan_in, group_size in plan
+        if fan_in is not None and fan_in < n_inputs
+    ]
+    largest = max(sizes, default=0)
+    if not largest:
+        return 0
+    return 4 * max(2 * features + largest, features + 2 * largest, 3 * largest)
 
 
 def _members(targets, first, stop, group_size, n_groups):
@@ -60,15 +82,16 @@ def _connect(indices, front, X, by_row):
         mean += _features(front, X, rows).sum(axis=0, dtype=np.float64)
     mean = (mean / n_rows).astype(np.float32)
     fan_in = indices.shape[1]
-    size = max(1, _CHUNK // n_inputs)
+    size = _block_size(len(indices), n_inputs)
     for first in range(0, len(indices), size):
         groups = slice(first, min(first + size, len(indices)))
         members = by_row[:, groups]
         covariance = np.zeros((members.shape[1], n_inputs), dtype=np.float32)
         for rows in _blocks(np.flatnonzero(np.diff(members.indptr)), n_inputs):
             covariance += members[rows].T @ (_features(front, X, rows) - mean)
+        np.negative(covariance, out=covariance)
         # a stable partition by value, then by number
-        best = np.argsort(-covariance, axis=1, kind="stable")[:, :fan_in]
+        best = np.argsort(covariance, axis=1, kind="stable")[:, :fan_in]
         known = np.diff(members.tocsc().indptr) > 0  # others keep their random inputs
         best = np.sort(best, axis=1).astype(index_dtype(n_inputs))
         indices[groups][known] = best[known]
@@ -78,6 +101,10 @@ def _features(front, X, rows):
     return to_numpy(front.transform(rows_of(X, rows)))
 
 
+def _block_size(n_rows, n_inputs):
+    return max(1, min(n_rows, _CHUNK // n_inputs))
+
+
 def _blocks(rows, n_inputs):
-    size = max(1, _CHUNK // n_inputs)
+    size = _block_size(len(rows), n_inputs)
     return [rows[first : first + size] for first in range(0, len(rows), size)]

@@ -399,8 +399,19 @@ def encoder_from_model(arrays, *, n_jobs=None):
     if kind == "projected":
         encoder, projection = _parted(arrays)
         projection = LinearFront(np.asarray(projection["weights"]), n_jobs=n_jobs)
-        return ProjectedFront(encoder_from_model(encoder, n_jobs=n_jobs), projection)
+        encoder = encoder_from_model(encoder, n_jobs=n_jobs)
+        check_projection(encoder, projection)
+        return ProjectedFront(encoder, projection)
     raise ValueError(f"{kind!r} is no kind of encoder.")
+
+
+def check_projection(encoder, projection):
+    """Raise ValueError unless a matrix takes the features of an encoder; no kernel would look."""
+    if projection.weights.ndim != 2 or projection.n_inputs != encoder.n_outputs:
+        raise ValueError(
+            f"The projection has the shape {projection.weights.shape}, the encoder "
+            f"{encoder.n_outputs} features."
+        )
 
 
 def _classes(encoder):

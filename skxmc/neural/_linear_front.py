@@ -168,6 +168,8 @@ class LinearFront:
 
     def transform(self, X, *, n_jobs=None):
         """Features of rows for prediction: a row has the same bits alone and among others."""
+        if X.shape[1] != self.n_inputs:  # the kernel does not look
+            raise ValueError(f"X has {X.shape[1]} columns, the encoder takes {self.n_inputs}.")
         out = np.empty((X.shape[0], self.n_outputs), dtype=np.float32)
         bias = np.zeros(self.n_outputs, dtype=np.float32)
         if sp.issparse(X):

@@ -14,6 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skxmc._progress import progress
 from skxmc.base import XMCClassifierMixin
+from skxmc.exceptions import ModelFormatError
+from skxmc.neural import _loaded
 from skxmc.neural._answers import Answers
 from skxmc.neural._bi_encoder import BiEncoder, own_label_projection
 from skxmc.neural._encoders import (
@@ -553,6 +555,7 @@ class LMTXClassifier(XMCClassifierMixin, BaseEstimator):
 
     # ------------------------------------------------------------------ predict
 
+    @_loaded.refuses_damage
     def _score_topk(self, X, k, exclude, candidates):
         index, parts = self._label_index(), []
         for first in range(0, X.shape[0], _BLOCK_ROWS):
@@ -560,24 +563,32 @@ class LMTXClassifier(XMCClassifierMixin, BaseEstimator):
             patterns = [None if p is None else take_rows(p, rows) for p in (exclude, candidates)]
             parts.append(
                 index.topk(
-                    self._encode(take_rows(X, rows)), k, exclude=patterns[0], candidates=patterns[1]
+                    self._queries(take_rows(X, rows)),
+                    k,
+                    exclude=patterns[0],
+                    candidates=patterns[1],
                 )
             )
         answers = TopK(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
         labels = np.where(answers.scores > -np.inf, answers.labels, -1).astype(np.int32)
         return answers._replace(labels=labels)
 
+    @_loaded.refuses_damage
     def _score_dense(self, X):
-        return self._label_index().scores(self._encode(X))
+        return self._label_index().scores(self._queries(X))
 
     def _label_index(self):
         if getattr(self, "_index", None) is None:
-            vectors = np.asarray(self._label_vectors) * np.float32(self.slope_)
-            bias = np.full(len(vectors), -self.slope_ * self.threshold_, dtype=np.float32)
+            # The label vectors as they are, which may be mapped: the slope is in the queries.
+            bias = np.full(self.n_labels_, -self.slope_ * self.threshold_, dtype=np.float32)
             bias[~np.asarray(self._answerable)] = -np.inf
-            self._index = LabelIndex(vectors, bias, n_jobs=self.n_jobs)
+            self._index = LabelIndex(self._label_vectors, bias, n_jobs=self.n_jobs)
         self._index.n_jobs = self.n_jobs
         return self._index
+
+    def _queries(self, X):
+        """Vectors whose products with those of labels are margins, but for the bias."""
+        return self._encode(X) * np.float32(self.slope_)
 
     def _encode(self, X):
         """Vectors of documents, of length 1."""
@@ -585,25 +596,45 @@ class LMTXClassifier(XMCClassifierMixin, BaseEstimator):
 
     def _fitted_encoder(self):
         if self.encoder_ is None:  # a loaded model
-            self.encoder_ = BiEncoder.from_model(self._encoder_arrays, n_jobs=self.n_jobs)
+            encoder = _loaded.build(BiEncoder.from_model, self._encoder_arrays, n_jobs=self.n_jobs)
+            if encoder.n_outputs != self._label_vectors.shape[1]:
+                raise ModelFormatError("The encoder does not fit the label vectors.")
+            self.encoder_ = encoder
         return self.encoder_
 
     def __getstate__(self):
-        state = super().__getstate__()
+        state = dict(super().__getstate__())  # not the attributes themselves
         if "_index" in state:
             state["_index"] = None
         if state.get("_encoder_arrays"):  # from which the encoder is made anew
             state["encoder_"] = None
+        state.pop("_unread", None)
         return state
 
     def _check_loaded_model(self):
         vectors, answerable = self._label_vectors, self._answerable
         if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != self.n_labels_:
             raise ValueError("the label vectors do not fit")
+        if not vectors.flags.c_contiguous:
+            raise ValueError("the label vectors must lie row by row")
         if answerable.dtype != bool or answerable.shape != (self.n_labels_,):
             raise ValueError("the mask of the labels does not fit")
-        if self._fitted_encoder().n_outputs != vectors.shape[1]:
+        if not all(isinstance(value, numbers.Real) for value in (self.slope_, self.threshold_)):
+            raise ValueError("slope_ and threshold_ must be numbers")
+        if self._stored_width() not in (None, vectors.shape[1]):
             raise ValueError("the encoder does not fit the label vectors")
+        self.encoder_ = self._index = None
+        self._unread = True
+
+    def _stored_width(self):
+        return _loaded.stored_width(self._encoder_arrays, vars(self).get("n_features_in_"))
+
+    def _check_all_weights(self):
+        """Read all that `_check_loaded_model` leaves to the first use."""
+        self._fitted_encoder()
+        _loaded.check_encoder(self._encoder_arrays)
+        _loaded.check_finite(self._label_vectors, "the label vectors")
+        self._unread = False
 
     # ------------------------------------------------------------------ rows
 

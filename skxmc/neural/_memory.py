@@ -19,7 +19,8 @@ class MemoryFootprint(NamedTuple):
     auxiliary : int
         The head over meta-labels, with its optimiser.
     activations : int
-        What a training step takes beside all this.
+        What a training step, or the choice of the first inputs before it, takes beside all this:
+        the larger.
     """
 
     weights: int

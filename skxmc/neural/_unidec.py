@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.lib.stride_tricks import as_strided
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skxmc.base import XMCClassifierMixin, pad_topk
+from skxmc.exceptions import ModelFormatError
 from skxmc.io._arrays import make_compressed
+from skxmc.neural import _loaded
 from skxmc.neural._checkpoint import Checkpoint, fingerprint
 from skxmc.neural._encoders import (
     check_rows,
@@ -620,6 +623,11 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         halves = dict(zip(self._heads, learner._label_vectors(), strict=True))
         if "classifier" in halves:
             halves["classifier"][~has_rows] = 0  # never trained towards a row
+        # Side by side, which is how they are searched: not twice in memory.
+        vectors, first = np.hstack(list(halves.values())), 0
+        for name, half in halves.items():
+            halves[name] = vectors[:, first : first + half.shape[1]]
+            first += half.shape[1]
         self._label_halves = halves
         self._indexes = {}
         self.history_ = trainer.history
@@ -662,8 +670,9 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
             raise ValueError(f'score_with="{choice}" does not fit mode="{self.mode}".')
         return choice
 
+    @_loaded.refuses_damage
     def _score_topk(self, X, k, exclude, candidates):
-        index, names = self._index()
+        index, *query = self._index()
         n_rows = X.shape[0]
         answers = [TopK(np.empty((0, k), np.int32), np.empty((0, k), np.float32))]
         for first in range(0, n_rows, _BLOCK_ROWS):
@@ -672,25 +681,26 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
                 name: None if pattern is None else take_rows(pattern, rows)
                 for name, pattern in (("exclude", exclude), ("candidates", candidates))
             }
-            found = index.topk(self._queries(X, rows, names), k, **patterns)
+            found = index.topk(self._queries(X, rows, *query), k, **patterns)
             answers.append(found)
         answers = TopK(*(np.concatenate(arrays) for arrays in zip(*answers, strict=True)))
         labels = np.where(answers.scores > -np.inf, answers.labels, -1).astype(np.int32)
         answers = answers._replace(labels=labels)
         return answers if labels.shape[1] == k else pad_topk(answers, k)
 
+    @_loaded.refuses_damage
     def _score_dense(self, X):
-        index, names = self._index()
+        index, *query = self._index()
         out = np.empty((X.shape[0], len(index.vectors)), dtype=np.float32)
         for first in range(0, len(out), _BLOCK_ROWS):
             rows = np.arange(first, min(first + _BLOCK_ROWS, len(out)))
-            out[rows] = index.scores(self._queries(X, rows, names))
+            out[rows] = index.scores(self._queries(X, rows, *query))
         return out
 
-    def _queries(self, X, rows, names):
+    def _queries(self, X, rows, names, scale):
         own = self._as_rows(X if len(rows) == X.shape[0] else take_rows(X, rows))
         halves = self._query_halves(own)
-        return np.hstack([halves[name] for name in names])
+        return np.hstack([halves[name] for name in names]) * scale
 
     def _query_halves(self, rows):
         """Unit vectors of rows, for each half."""
@@ -702,14 +712,17 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         return Projection(**self._heads[name], tanh=name == "encoder", n_jobs=self.n_jobs)
 
     def _index(self):
-        """Label vectors of the present `score_with`, whose products are margins; kept."""
+        """Label vectors of the present `score_with`; halves and factor of the queries; kept.
+
+        The products of label vectors and such queries are margins, but for the bias.
+        """
         key = (self._check_score_with(), self.search, self.temperature)
-        if key not in self._indexes:
-            self._indexes.clear()
-            self._indexes[key] = self._new_index(key[0])
-        index, names = self._indexes[key]
-        index.n_jobs = self.n_jobs
-        return index, names
+        found = self._indexes.get(key)
+        if found is None:
+            found = self._new_index(key[0])
+            self._indexes = {key: found}
+        found[0].n_jobs = self.n_jobs
+        return found
 
     def _new_index(self, choice):
         halves = self._label_halves
@@ -718,52 +731,92 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         else:
             own = dict(halves)
         scale = np.float32(1 / (len(own) * self.temperature))
-        own = {name: half * scale for name, half in own.items()}
         threshold = self.thresholds_[choice] / self.temperature
         bias = np.full(len(next(iter(own.values()))), -threshold, dtype=np.float32)
         if "classifier" in own:
             textual = ~halves["classifier"].any(axis=1)  # served by their texts
             if "encoder" in halves and textual.any():
                 ratio = np.float32(self._text_ratio)
-                stand_in = halves["encoder"][textual] * ratio * scale
+                stand_in = halves["encoder"][textual] * ratio
                 if choice == "classifier":
                     own = {"encoder": np.zeros_like(halves["encoder"]), **own}
                 own["encoder"] = own["encoder"].copy()
                 own["encoder"][textual] += stand_in
             elif textual.any():
                 bias[textual] = -np.inf
-        vectors = np.ascontiguousarray(np.hstack(list(own.values())), dtype=np.float32)
+        vectors = _beside(list(own.values()))
         index = LabelIndex(vectors, bias, search=self.search, n_jobs=self.n_jobs)
-        return index, tuple(own)
+        return index, tuple(own), scale
 
     def _fitted_front(self):
         if self.encoder_ is None:  # a loaded model
-            self.encoder_ = encoder_from_model(self._encoder_arrays, n_jobs=self.n_jobs)
+            encoder = _loaded.build(encoder_from_model, self._encoder_arrays, n_jobs=self.n_jobs)
+            if any(len(head["weights"]) != encoder.n_outputs for head in self._heads.values()):
+                raise ModelFormatError("A head does not fit the encoder.")
+            self.encoder_ = encoder
         return self.encoder_
 
     def __getstate__(self):
-        state = super().__getstate__()
+        state = dict(super().__getstate__())  # not the attributes themselves
         if "_indexes" in state:
             state["_indexes"] = {}
         if state.get("_encoder_arrays"):  # from which the encoder is made anew
             state["encoder_"] = None
+        state.pop("_unread", None)
         return state
+
+    def _mapped_state(self):
+        """State for files that are mapped: both halves side by side, as they are searched."""
+        state = self.__getstate__()
+        if len(state.get("_label_halves", ())) == 2:
+            halves = state.pop("_label_halves")
+            state["_label_vectors"] = _beside([halves[name] for name in MODES[1:]])
+        return state
+
+    def __setstate__(self, state):
+        state = dict(state)
+        vectors = state.pop("_label_vectors", None)
+        if vectors is not None:
+            first, second = MODES[1:]
+            width = state["_heads"][first]["weights"].shape[1]
+            state["_label_halves"] = {first: vectors[:, :width], second: vectors[:, width:]}
+        super().__setstate__(state)
 
     def _check_loaded_model(self):
         halves, n_columns = self._label_halves, 1 if self._target_kind == "binary" else None
         n_columns = self.n_labels_ if n_columns is None else n_columns
         if not halves or set(halves) != set(self._heads) or set(halves) - set(MODES[1:]):
             raise ValueError("the halves of the model do not belong together")
+        n_features = self._stored_width()
         for name, half in halves.items():
             head = self._head(name)
             if half.dtype != np.float32 or half.shape != (n_columns, head.n_outputs):
                 raise ValueError(f"the label vectors of the {name} do not fit")
+            if head.weights.ndim != 2:
+                raise ValueError(f"the head of the {name} is no matrix")
             if head.weights.dtype != np.float32 or head.bias.shape != (head.n_outputs,):
                 raise ValueError(f"the head of the {name} does not fit")
-            if head.weights.shape[0] != self._fitted_front().n_outputs:
+            if n_features not in (None, head.weights.shape[0]):
                 raise ValueError(f"the head of the {name} does not fit the encoder")
-        if set(halves) - set(self.thresholds_):
-            raise ValueError("a threshold is missing")
+        names = [*halves, *MODES[:1]] if len(halves) == 2 else list(halves)
+        numbers_ = [*(self.thresholds_[name] for name in names), self._text_ratio]
+        if not all(isinstance(number, numbers.Real) for number in numbers_):
+            raise ValueError("the thresholds must be numbers")
+        self.encoder_, self._indexes = None, {}
+        self._unread = True
+
+    def _stored_width(self):
+        return _loaded.stored_width(self._encoder_arrays, vars(self).get("n_features_in_"))
+
+    def _check_all_weights(self):
+        """Read all that `_check_loaded_model` leaves to the first use."""
+        self._fitted_front()
+        _loaded.check_encoder(self._encoder_arrays)
+        for name, half in self._label_halves.items():
+            for array in self._heads[name].values():
+                _loaded.check_finite(array, f"the head of the {name}")
+            _loaded.check_finite(half, f"the label vectors of the {name}")
+        self._unread = False
 
     # ------------------------------------------------------------------ rows
 
@@ -809,6 +862,21 @@ def _without_zeros(X):
 
 def _prepared(front, rows):
     return front.prepare(rows) if hasattr(front, "prepare") else rows
+
+
+def _beside(halves):
+    """Matrices as one with all their columns: not copied where they lie like that in memory."""
+    if len(halves) == 1:
+        return np.ascontiguousarray(halves[0])
+    first, second = halves
+    n, (own, others) = len(first), (first.shape[1], second.shape[1])
+    row = first.itemsize * (own + others)
+    strides = {half.strides for half in halves}
+    if strides == {(row, first.itemsize)} and second.ctypes.data == first.ctypes.data + (
+        first.itemsize * own
+    ):
+        return as_strided(first, (n, own + others), (row, first.itemsize), writeable=False)
+    return np.ascontiguousarray(np.hstack(halves))
 
 
 def _same_text(texts, label_text, Y):

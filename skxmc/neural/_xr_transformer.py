@@ -1,6 +1,7 @@
 """XRTransformerClassifier: a text encoder fine-tuned from coarse to fine, and a tree on top."""
 
 import contextlib
+import functools
 import numbers
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from skxmc._parallel import effective_n_jobs
 from skxmc.base import XMCClassifierMixin
+from skxmc.exceptions import ModelFormatError
 from skxmc.io._arrays import make_compressed
 from skxmc.label_space import LabelTree, build_tree, label_features
 from skxmc.linear import ParabelTree
 from skxmc.linear._rows import scaled_rows
 from skxmc.linear._tree_training import node_rows, positive_costs
+from skxmc.neural import _loaded
 from skxmc.neural._checkpoint import Checkpoint, fingerprint
 from skxmc.neural._encoders import (
     encoder_from_model,
@@ -260,6 +263,9 @@ class XRTransformerClassifier(XMCClassifierMixin, BaseEstimator):
     }
 
     _weight_attributes = ("_front_arrays", "rankers_")
+
+    # What a loaded model gets as a function that makes it.
+    _deferred = ("vectorizer_",)
 
     def __init__(
         self,
@@ -539,6 +545,11 @@ class XRTransformerClassifier(XMCClassifierMixin, BaseEstimator):
             * np.float32(self.embedding_weight)
             for front in self._fitted_fronts()
         ]
+        if vars(self).get("_unread"):
+            if rows.shape[1] != self._n_sparse:
+                raise ModelFormatError("The vectoriser does not fit the rankers.")
+            if not all(np.isfinite(embedding).all() for embedding in embeddings):
+                self._check_all_weights()
         return concatenated_rows(rows, np.column_stack(embeddings))
 
     def _sparse_rows(self, rows):
@@ -632,17 +643,61 @@ class XRTransformerClassifier(XMCClassifierMixin, BaseEstimator):
 
     def _fitted_fronts(self):
         if self._fronts is None:  # a loaded model
-            self._fronts = [encoder_from_model(a, n_jobs=self.n_jobs) for a in self._front_arrays]
-            for front in self._fronts:
+            fronts = [
+                _loaded.build(encoder_from_model, arrays, n_jobs=self.n_jobs)
+                for arrays in self._front_arrays
+            ]
+            for front, ranker in zip(fronts, self.rankers_, strict=True):
+                if ranker.n_features_in_ != self._n_sparse + front.n_outputs:
+                    raise ModelFormatError("An encoder does not fit its ranker.")
                 if hasattr(front, "as_numpy"):  # a TextFront
                     front.to(self.device)
+            self._fronts = fronts
         return self._fronts
 
     def __getstate__(self):
         state = dict(super().__getstate__())
         if state.get("_front_arrays"):  # from which the encoders are made anew
             state["_fronts"] = None
+        state.pop("_unread", None)
+        if state.pop("_make_vectorizer", None) is not None and "vectorizer_" not in state:
+            state["vectorizer_"] = self.vectorizer_
         return state
+
+    def __setstate__(self, state):
+        state = dict(state)
+        state.pop("_make_vectorizer", None)
+        if isinstance(state.get("vectorizer_"), functools.partial):
+            state["_make_vectorizer"] = state.pop("vectorizer_")
+        super().__setstate__(state)
+
+    def __getattr__(self, name):
+        if name == "vectorizer_" and "_make_vectorizer" in self.__dict__:
+            self.vectorizer_ = self._make_vectorizer()
+            return self.vectorizer_
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _check_loaded_model(self):
+        rankers, fronts = self.rankers_, self._front_arrays
+        if not rankers or len(rankers) != len(fronts):
+            raise ValueError("it has no rankers, or not an encoder for each")
+        for ranker, front in zip(rankers, fronts, strict=True):
+            if not isinstance(ranker, XMCClassifierMixin):
+                raise ValueError("a ranker is none of skxmc")
+            if ranker.n_labels_ != self._n_columns():
+                raise ValueError("a ranker does not have the labels of the model")
+            width = _loaded.stored_width(front)
+            if width is not None and ranker.n_features_in_ != self._n_sparse + width:
+                raise ValueError("an encoder does not fit its ranker")
+        self._fronts = None
+        self._unread = True
+
+    def _check_all_weights(self):
+        """Read what `_check_loaded_model` leaves to the first use; rankers check themselves."""
+        self._fitted_fronts()
+        for arrays in self._front_arrays:
+            _loaded.check_encoder(arrays)
+        self._unread = False
 
 
 def _encoder_of(front):

@@ -130,6 +130,20 @@ def test_npy_round_trip(tmp_path, name, mmap):
 
 
 @pytest.mark.parametrize("mmap", [False, True])
+def test_npy_in_fortran_order_and_later_versions(tmp_path, mmap):
+    array = np.arange(12.0).reshape(3, 4)
+    np.save(tmp_path / "a.npy", np.asfortranarray(array))
+    found = read_npy(tmp_path / "a.npy", "<f8", [3, 4], mmap)
+    np.testing.assert_array_equal(found, array)
+    assert found.flags.f_contiguous
+    with open(tmp_path / "b.npy", "wb") as file:
+        np.lib.format.write_array(file, array, version=(2, 0))
+    np.testing.assert_array_equal(read_npy(tmp_path / "b.npy", "<f8", [3, 4], mmap), array)
+    np.save(tmp_path / "c.npy", np.float32(3))
+    assert read_npy(tmp_path / "c.npy", "<f4", [], mmap) == 3
+
+
+@pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize(
     "damage",
     [

@@ -113,6 +113,19 @@ def test_a_mapped_tree_grows_and_changes_its_link(saved, data):
         )
 
 
+def test_trees_are_those_that_were_saved(saved, data):
+    model, path = saved("bonsai")
+    (tree,), (mine,) = load_model(path).trees_, model.trees_
+    assert tree == mine
+    assert pickle.loads(pickle.dumps(tree)) == mine
+    for name in ("child_start", "label", "parent", "depth", "leaf_of", "leaf_clusters"):
+        array = getattr(tree, name)
+        assert array.dtype == getattr(mine, name).dtype
+        assert_array_equal(array, getattr(mine, name))
+        assert not array.flags.writeable
+    assert_array_equal(tree.path(7), mine.path(7))
+
+
 def test_arrays_of_the_other_byte_order_are_converted(saved, data, tmp_path):
     model, path = saved("dismec")
     forged = forge(path, tmp_path / "x", "_by_feature.weights", lambda a: a.astype(">f4"))
@@ -237,6 +250,42 @@ def refuse_everywhere(path, X, *uses):
     for use in uses:
         with pytest.raises(ModelFormatError):
             use(load_model(path))
+
+
+SHAPES = {
+    "children before their parent": ("child_start", put(0, 3)),
+    "children past the end": ("child_start", put(10**6, 3)),
+    "too few nodes": ("child_start", lambda a: a[:-1]),
+    "another dtype": ("child_start", lambda a: a.astype(np.int64)),
+    "label twice": ("label", lambda a: np.where(a > 0, 1, a)),
+    "label out of range": ("label", put(40)),
+    "no root": ("label", put(0, 0)),
+}
+
+
+@pytest.mark.parametrize("what", SHAPES)
+def test_forged_shape_of_a_tree(saved, tmp_path, what):
+    """Nodes and labels are checked at once: a kernel follows them without a look."""
+    _, path = saved("parabel")
+    entry, change = SHAPES[what]
+    forged = forge(path, tmp_path / "model", f"tree_shapes.1.{entry}", change)
+    for mmap in (True, False):
+        with pytest.raises(ModelFormatError):
+            load_model(forged, mmap=mmap)
+
+
+def test_arrays_of_a_search_come_from_one_place(saved, data, tmp_path):
+    """An attribute that would be taken for what has been checked is left out."""
+    model, _ = saved("bonsai")
+    save_model(model, tmp_path / "compact", weights_dtype="float32")
+    header = json.loads((tmp_path / "compact" / "model.json").read_text())
+    attributes = header["model"]["attributes"]
+    assert "tree_index" in attributes
+    attributes["_mapped"] = [{"$type": "dict", "items": []}]
+    attributes["_search"] = {"$type": "dict", "items": [["logistic", 3], ["l2-hinge", 3]]}
+    (tmp_path / "compact" / "model.json").write_text(json.dumps(header))
+    X = data[0]
+    assert_same(answers(load_model(tmp_path / "compact"), X), answers(model, X))
 
 
 def test_what_is_damaged_but_not_met_does_no_harm(saved, data, tmp_path):

@@ -313,7 +313,7 @@ def test_a_vectorizer_with_functions_is_stored_by_pickle_only(tmp_path):
 
 
 def test_a_damaged_vocabulary_is_refused(model, tmp_path):
-    save_model(model, tmp_path / "model")
+    save_model(model, tmp_path / "model", compress=True)  # with the terms in the header
     header = tmp_path / "model" / "model.json"
     text = header.read_text()
     assert '"word3a"' in text

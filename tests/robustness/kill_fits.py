@@ -7,9 +7,13 @@ an older model, and is killed with SIGKILL at a random moment: half of the times
 the save. Then
 
 * ``load_model`` must find at the model's path a whole model: the old or the new one;
-* whatever else lies in the folder must not pass for a model other than these two;
+* whatever else lies in the folder must not pass for a model other than these two: a save that is
+  killed while it holds two whole directories leaves both;
 * the same fit in a new process must end with the uninterrupted model, bit for bit: from the
   checkpoints where the estimator writes them, else from the beginning.
+
+Before that, one save is killed at each of its steps in turn: whenever Python opens, makes, renames
+or removes a file.
 
 Prints one JSON line; exits with 1 if anything is wrong.
 """
@@ -117,7 +121,10 @@ def kill_many(job, n_kills, rng, root):
     older = job.fit(root / "older", job.Y[order])
     save_model(older, root / "old-model")
     old = answers_digest(older, job.X)
-    job.fit(root / "warm")
+    newer = job.fit(root / "warm")
+    wrong = []
+    names = {old: "old", answers_digest(newer, job.X): "new"}
+    report = {"steps": kill_at_every_step(job, newer, names, root, wrong)}
     moments, expected = [], None
     for number in range(2):
         folder = root / f"whole-{number}"
@@ -131,10 +138,11 @@ def kill_many(job, n_kills, rng, root):
             raise RuntimeError("two uninterrupted fits differ")
         expected = lines
     whole, new = expected
+    if names.get(new) != "new":
+        raise RuntimeError("a fit in a fork differs from one in its parent")
     seconds = {key: min(moment[key] for moment in moments) for key in ("fit", "save")}
-    report = {"kills": 0, "in_fit": 0, "in_save": 0, "checkpoints": 0, "old": 0, "new": 0}
+    report |= {"kills": 0, "in_fit": 0, "in_save": 0, "checkpoints": 0, "old": 0, "new": 0}
     report |= {"fit_seconds": round(seconds["fit"], 3), "save_seconds": round(seconds["save"], 4)}
-    wrong = []
     while report["kills"] < n_kills:
         folder = root / f"kill-{report['kills']}"
         folder.mkdir()
@@ -146,7 +154,7 @@ def kill_many(job, n_kills, rng, root):
         report["kills"] += 1
         report[f"in_{phase}"] += 1
         report["checkpoints"] += any((folder / "checkpoints").rglob("*.npz"))
-        found = what_is_there(job, folder, {old: "old", new: "new"}, wrong)
+        found = what_is_there(job, folder, names, wrong)
         if found is not None:
             report[found] += 1
         lines = finished(*fork(job.run(folder)))
@@ -154,7 +162,7 @@ def kill_many(job, n_kills, rng, root):
             wrong.append(f"kill {report['kills']} in {phase}: the next fit gives another model")
         if job.resumes and any((folder / "checkpoints").rglob("*.npz")):
             wrong.append(f"kill {report['kills']} in {phase}: the next fit left checkpoints")
-        if what_is_there(job, folder, {new: "new"}, wrong) != "new":
+        if what_is_there(job, folder, names, wrong) != "new":
             wrong.append(f"kill {report['kills']} in {phase}: the next save did not replace it")
         shutil.rmtree(folder)
     return {**report, "wrong": wrong}
@@ -184,6 +192,42 @@ def kill_at(job, folder, phase, delay):
     _, status = os.waitpid(pid, 0)
     done = "saved" if phase == "save" else "save"
     return os.WIFSIGNALED(status) and done not in told
+
+
+def kill_at_every_step(job, model, names, root, wrong):
+    """Kill a save before its first step, its second and so on; returns how many steps there are."""
+    step = 0
+    while True:
+        folder = root / f"step-{step}"
+        folder.mkdir()
+        shutil.copytree(root / "old-model", folder / "model")
+
+        def work(tell, last=step, folder=folder):
+            done = 0
+
+            def count(event, arguments):
+                nonlocal done
+                if event == "open" or event.startswith(("os.", "shutil.")):
+                    done += 1
+                    if done == last + 1:  # not again for os.kill itself
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(count)
+            save_model(model, folder / "model", overwrite=True)
+
+        pid, reading = fork(work)
+        os.close(reading)
+        _, status = os.waitpid(pid, 0)
+        killed = os.WIFSIGNALED(status)
+        if not killed and status:
+            raise RuntimeError(f"a save ended with status {status}")
+        found = what_is_there(job, folder, names, wrong)
+        if found is None or (not killed and found != "new"):
+            wrong.append(f"a save killed at step {step} left {found}")
+        shutil.rmtree(folder)
+        if not killed:
+            return step
+        step += 1
 
 
 def what_is_there(job, folder, known, wrong):

@@ -28,7 +28,7 @@ FITS = {
         ParabelTree("bonsai", n_jobs=2, max_leaf=50, random_state=0),
         (5_000, 20_000, 1_000),
     ),
-    "sparse-dst": (SparseDSTClassifier(epochs=1, random_state=0), (2_000, 10_000, 1_000)),
+    "sparse-dst": (SparseDSTClassifier(epochs=1, random_state=0), (4_000, 10_000, 40_000)),
 }
 
 

@@ -62,6 +62,7 @@ def test_killed_fits_and_saves(name):
     report = json.loads(done.stdout)
     assert report["wrong"] == [], done.stderr
     assert report["kills"] == int(KILLS)
+    assert report["steps"] >= 15  # a file for each array, the header, the exchange, the removal
     assert done.returncode == 0
 
 
@@ -95,9 +96,8 @@ def test_eight_threads_predict_as_one(name, loaded, tmp_path):
 # ------------------------------------------------------------------ memory
 
 
-# What a first fit of the sparse layer takes beside what `memory_footprint` counts: about 65 MB at
-# 10,000 and 40,000 features and at 1,000 and 8,000 labels, so nothing that grows with the sizes.
-UNCOUNTED = {"sparse-dst": 96 << 20}
+# What the allocator may round up: `memory_footprint` counts the arrays themselves.
+ROUNDED = {"sparse-dst": 4 << 20}
 
 
 @linux_only
@@ -109,7 +109,7 @@ def test_memory_limit_is_honoured(name):
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
         assert report["refused"] == refused
-        assert report["taken"] <= report["limit"] + UNCOUNTED.get(name, 0)
+        assert report["taken"] <= report["limit"] + ROUNDED.get(name, 0)
 
 
 # ------------------------------------------------------------------ any data
