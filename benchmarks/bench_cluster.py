@@ -5,16 +5,19 @@
 
 Two workers of one thread each against two threads and one. Each line tells the seconds of the fit
 with the workers started, the bytes that dask scattered to each worker, the bytes of the model, and
-whether the model is that of one thread, bit for bit. Needs ``pip install distributed``.
+whether the model is that of one thread, bit for bit; the CSV has them too. Needs
+``pip install distributed``.
 """
 
 import argparse
 import contextlib
+import os
 import pickle
 import sys
 import time
 from pathlib import Path
 
+import harness
 import joblib
 from sklearn.base import clone
 
@@ -53,11 +56,12 @@ def places(sent):
 
 
 def main(arguments):
-    """Print a table."""
+    """Print a table, and append its rows to the CSV."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="folder as of skxmc.datasets.dump_folder")
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--labels", type=int, default=1000)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args(arguments)
     if args.data:
         data = load_folder(args.data)
@@ -68,6 +72,18 @@ def main(arguments):
     small = make_xmc_classification(200, 100, 40, random_state=0)
     print(f"{X.shape[0]:,} rows, {X.nnz:,} entries, {Y.shape[1]:,} labels")
     print(f"{'':18}{'where':20}{'fit s':>8}{'sent MB':>9}{'model MB':>10}  same")
+    facts = {
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "git": harness.git_state(),
+        "cpu": harness.cpu_name(),
+        "cores": os.cpu_count(),
+        "data": Path(args.data).resolve().name if args.data else "synthetic",
+        "rows": X.shape[0],
+        "entries": X.nnz,
+        "labels": Y.shape[1],
+        "versions": harness.versions(),
+    }
+    rows = []
     for name, estimator in ESTIMATORS.items():
         expected = None
         sent = []
@@ -80,10 +96,23 @@ def main(arguments):
                 seconds = time.perf_counter() - start
             state = pickle.dumps(model)
             expected = state if expected is None else expected
-            megabytes = f"{sum(sent) / 1e6:.1f}" if sent else ""
-            same = "yes" if state == expected else "NO"
-            size = len(state) / 1e6
-            print(f"{name:18}{place:20}{seconds:8.2f}{megabytes:>9}{size:10.1f}  {same}")
+            megabytes = sum(sent) / 1e6 if sent else None
+            row = {
+                **facts,
+                "method": name,
+                "where": place,
+                "fit_s": seconds,
+                "sent_mb": megabytes,
+                "model_mb": len(state) / 1e6,
+                "same": state == expected,
+                "load": round(os.getloadavg()[0], 2),
+            }
+            rows.append(row)
+            shown = "" if megabytes is None else f"{megabytes:.1f}"
+            same = "yes" if row["same"] else "NO"
+            print(f"{name:18}{place:20}{seconds:8.2f}{shown:>9}{row['model_mb']:10.1f}  {same}")
+    harness.append_csv(args.output / "bench_cluster.csv", rows)
+    return rows
 
 
 if __name__ == "__main__":

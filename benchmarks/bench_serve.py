@@ -34,7 +34,7 @@ def main(arguments=None):
         model, bodies, facts = prepare(args, scratch)
         rows = []
         for wait in args.max_wait:
-            with Server(model, wait) as server:
+            with Server(model, wait, args.jobs) as server:
                 asyncio.run(load(server.port, bodies, 4, 1.0))  # warm
                 for n_clients in args.clients:
                     before = batches(server.port)
@@ -45,6 +45,7 @@ def main(arguments=None):
                             **facts,
                             "method": "skxmc serve",
                             "max_wait_ms": wait,
+                            "jobs": args.jobs,
                             "clients": n_clients,
                             "requests": len(times),
                             "requests_per_s": len(times) / wall,
@@ -76,11 +77,13 @@ def parse(arguments):
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="a folder of load_folder")
+    parser.add_argument("--model", type=Path, help="a saved model, instead of training one")
     parser.add_argument("--text", action="store_true", help="serve texts, through tf-idf")
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--max-wait", type=float, nargs="+", default=[0.0], help="milliseconds")
     parser.add_argument("--threads", type=int, default=2, help="of the training")
+    parser.add_argument("--jobs", type=int, default=1, help="threads of the service for a batch")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     return parser.parse_args(arguments)
 
@@ -91,21 +94,26 @@ def prepare(args, scratch):
     from skxmc.datasets import load_folder
 
     data = load_folder(args.data)
-    model = ParabelTree("xr-linear", random_state=0, n_jobs=args.threads)
-    start = time.perf_counter()
     if args.text:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.pipeline import make_pipeline
-
-        vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, dtype=np.float32)
-        model = make_pipeline(vectorizer, model).fit(data.train_texts, data.Y_train)
         requests = [{"texts": [text]} for text in data.test_texts[:2000]]
     else:
-        model.fit(data.X_train, data.Y_train)
         requests = [{"rows": [row]} for row in sparse_rows(data.X_test[:2000])]
-    print(f"trained in {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
-    args.output.mkdir(parents=True, exist_ok=True)
-    save_model(model, scratch, overwrite=True)
+    path = args.model
+    if path is None:
+        path = scratch
+        model = ParabelTree("xr-linear", random_state=0, n_jobs=args.threads)
+        start = time.perf_counter()
+        if args.text:
+            from sklearn.feature_extraction.text import TfidfVectorizer
+            from sklearn.pipeline import make_pipeline
+
+            vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, dtype=np.float32)
+            model = make_pipeline(vectorizer, model).fit(data.train_texts, data.Y_train)
+        else:
+            model.fit(data.X_train, data.Y_train)
+        print(f"trained in {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+        args.output.mkdir(parents=True, exist_ok=True)
+        save_model(model, path, overwrite=True)
     facts = {
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),
         "git": harness.git_state(),
@@ -116,7 +124,7 @@ def prepare(args, scratch):
         "labels": data.Y_train.shape[1],
         "versions": harness.versions(),
     }
-    return scratch, [json.dumps(request).encode() for request in requests], facts
+    return path, [json.dumps(request).encode() for request in requests], facts
 
 
 def sparse_rows(X):
@@ -129,11 +137,11 @@ def sparse_rows(X):
 class Server:
     """A server process."""
 
-    def __init__(self, model, max_wait_ms):
+    def __init__(self, model, max_wait_ms, jobs):
         root = str(Path(__file__).parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        options = ("--port", "0", "--max-wait", str(max_wait_ms))
+        options = ("--port", "0", "--max-wait", str(max_wait_ms), "--jobs", str(jobs))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "skxmc", "serve", str(model), *options],
             stderr=subprocess.PIPE,

@@ -62,10 +62,12 @@ sphinx_gallery_conf = {
     "capture_repr": (),
     "reference_url": {"skxmc": None},
     "write_computation_times": False,
+    "default_thumb_file": str(DOCS / "_static" / "printed.svg"),  # of examples without a picture
     "min_reported_time": 10**9,  # never: the times say more of the machine than of the example
     "nested_sections": False,
 }
 warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
+os.environ.setdefault("TQDM_DISABLE", "1")  # a page cannot show a bar that moves
 
 # ---- the look
 html_theme = "pydata_sphinx_theme"
@@ -81,7 +83,7 @@ html_theme_options = {
     "show_nav_level": 1,
     "header_links_before_dropdown": 7,
     "navbar_align": "left",
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "benchmarks": []},  # tables need the width
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "friendly",

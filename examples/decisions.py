@@ -65,7 +65,8 @@ def main(figure=None, every=3, show=False):
     same = all((row != together[[i]]).nnz == 0 for i, row in enumerate(one_by_one))
     value = evaluate(Y_test, together)[f"macro-F1@{K}"]
     print(
-        f"\nFrank-Wolfe: {len(rule.weight_)} weighted top-{K} rules, macro-F1@{K} {100 * value:.1f}"
+        f"\nFrank-Wolfe: top-{K} rules of the weights {np.round(rule.weight_, 2)}, "
+        f"macro-F1@{K} {100 * value:.1f}"
     )
     print(f"a row alone gets the answer that it gets among others: {same}")
 
@@ -93,7 +94,8 @@ def draw(display, figure=None):
     """Draw the trade-off; show it if no file is given."""
     import matplotlib.pyplot as plt
 
-    picture = display.plot().figure_
+    picture, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    display.plot(ax=axes)
     if figure is None:
         plt.show()
     else:

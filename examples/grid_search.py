@@ -65,7 +65,7 @@ def draw(search):
     for name in ("precision@1", "ndcg@5"):
         mean, std = (100 * results[f"{part}_test_{name}"] for part in ("mean", "std"))
         axes.errorbar(Cs, mean, std, marker="o", capsize=4, label=name)
-    axes.set(xscale="log", xlabel="C", ylabel="mean of the folds, percent")
+    axes.set(xscale="log", xlabel="C", ylabel="mean ± std of the folds, percent")
     axes.legend()
     plt.show()
 

@@ -44,13 +44,14 @@ def small_encoder(texts, n_tokens=6000, n_layers=1, seed=0):
     )
     tokenizer.train_from_iterator(texts, trainer)
     torch.manual_seed(seed)
+    torch.set_num_threads(1)  # two of them wait for each other longer than so small a module takes
     config = transformers.BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=WIDTH,
         num_hidden_layers=n_layers,
         num_attention_heads=4,
         intermediate_size=2 * WIDTH,
-        max_position_embeddings=64,
+        max_position_embeddings=32,  # the first words of a description say most
     )
     return tokenizer, transformers.BertModel(config)
 

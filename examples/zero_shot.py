@@ -85,7 +85,7 @@ def main(url=None, model=None, every=8):
         for name, one in (("untrained", untrained), ("trained", classifier))
     }
     print(f"On {len(test_texts):,} other descriptions, by their true tags:\n")
-    print(format_evaluation(evaluations))
+    print(format_evaluation(evaluations, ["P", "nDCG", "coverage@5"]))
     print("\nA description, and the tags that are found for it:")
     text = test_texts[0]
     print(f"  {text[:150]}...")
@@ -107,13 +107,16 @@ def draw(history):
     _, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     asked = [row["questions"] for row in history]
     axes.plot(asked, [100 * row["judged P@1"] for row in history], "o-", label="best tag is right")
-    axes.plot(asked, [100 * row["yes"] for row in history], "s--", label="answered yes")
+    yes = [100 * row["yes"] for row in history]
+    axes.plot(asked[1:], yes[1:], "s--", label="questions answered yes so far")
     axes.set(xlabel="questions so far", ylabel="percent, says the teacher", ylim=(0, None))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.legend()
     plt.show()
 
 
 # %%
-# The encoder asks better as it learns: a larger share of its questions is answered with yes.
+# What was asked about already is not asked again, and still the share of yeses hardly falls: the
+# encoder asks better as it learns.
 if __name__ == "__main__":
     draw(main(*sys.argv[1:3])[1].history_)

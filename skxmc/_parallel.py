@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 # Times that the same task may be lost with its worker before the loss is raised.
 _MAX_LOSSES = 3
+# Tasks a worker between two looks at the results, where a backend returns them only together.
+_A_ROUND = 4
 
 
 def effective_n_jobs(n_jobs=None):
@@ -233,8 +235,15 @@ class Workers:
         # scikit-learn's, which hands its configuration on
         from sklearn.utils.parallel import Parallel, delayed
 
-        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator", verbose=self.verbose)
-        yield from parallel(delayed(_attempt)(function, task, *shared) for task in tasks)
+        options = {"n_jobs": self.n_jobs, "verbose": self.verbose}
+        calls = (delayed(_attempt)(function, task, *shared) for task in tasks)
+        if self._backend.supports_return_generator:
+            yield from Parallel(return_as="generator", **options)(calls)
+            return
+        # ray and multiprocessing: some at a time, so that results are not lost with later ones
+        with Parallel(**options) as parallel:
+            while some := list(itertools.islice(calls, _A_ROUND * self.n_at_once)):
+                yield from parallel(some)
 
     def _run_dask(self, function, tasks, shared):
         # joblib's own adapter waits for ever for a task that dask has given up, and scatters to one

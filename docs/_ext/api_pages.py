@@ -29,8 +29,8 @@ PACKAGES = {
     "skxmc.exceptions": "Exceptions",
 }
 OPS = (
-    *("contrastive", "linear_scores", "linear_solver", "macro_at_k", "missing_labels", "row_sums"),
-    *("sparse_head", "spherical_kmeans", "stratify", "topk", "tree_search"),
+    *("contrastive", "glas", "linear_scores", "linear_solver", "macro_at_k", "missing_labels"),
+    *("row_sums", "sparse_head", "spherical_kmeans", "stratify", "topk", "tree_search"),
 )
 PACKAGES |= {f"skxmc.ops.{name}": f"ops.{name}" for name in OPS}
 

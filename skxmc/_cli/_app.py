@@ -15,9 +15,10 @@ import typer
 import skxmc
 from skxmc._cli import _data, _errors, _estimators, _output, _store
 from skxmc._cli._errors import DATA, USAGE, CommandError, data_error, stage, usage_error
+from skxmc._parallel import effective_n_jobs
 from skxmc._progress import progress
 from skxmc.ops.topk import TopK, topk_to_csr
-from skxmc.serving._answers import answer, final_estimator, takes_text
+from skxmc.serving._answers import answer, final_estimator, set_threads, takes_text
 
 # For the page of an evaluation: rows whose trade-off is drawn, candidates of each, and the
 # characters of a text that are kept.
@@ -138,6 +139,7 @@ def fit(
         seed=seed,
         memory_limit=limit,
         verbose=int(verbose),
+        label_text=label_text is not None,
     )
     _check_target(model, overwrite)
     reads_text = takes_text(classifier)
@@ -146,6 +148,8 @@ def fit(
         kind = vectorizer or ("none" if reads_text else "tfidf")
         if kind == "none" and not reads_text:
             raise usage_error(f"{type(classifier).__name__} does not take texts: use tfidf.")
+        if kind != "none" and reads_text:
+            raise usage_error(f"{type(classifier).__name__} takes texts: leave out --vectorizer.")
         tokens = _estimators.parse_options(tokens, None)
         classifier = _estimators.with_vectorizer(classifier, kind, tokens)
     elif reads_text:
@@ -159,8 +163,11 @@ def fit(
         raise data_error(f"{data}: the rows have no labels to learn from.")
     fit_params = _label_text_of(classifier, label_text, table)
     start = time.perf_counter()
-    with stage(DATA, f"{data} cannot be learned from"):
-        classifier.fit(table.X, table.Y, **fit_params)
+    with stage(DATA, f"Fit on {data}"), _remaining_memory(classifier, limit):
+        try:
+            classifier.fit(table.X, table.Y, **fit_params)
+        except OSError as error:  # the data are read: a parameter names a folder
+            raise usage_error(f"--estimator {estimator}: {error}") from error
     seconds = time.perf_counter() - start
     counts = np.bincount(table.Y.indices, minlength=table.Y.shape[1])
     store = _store.Store(classifier, table.names, counts, table.Y.shape[0])
@@ -169,31 +176,45 @@ def fit(
             *(store, model), overwrite=overwrite, compress=compress, weights_dtype=weights_dtype
         )
     _say(
-        f"{model}: {type(classifier).__name__}, {table.Y.shape[0]:,} rows, "
+        f"{model}: {_model_name(classifier)}, {table.Y.shape[0]:,} rows, "
         f"{table.Y.shape[1]:,} labels, fitted in {seconds:.1f} s, {_folder_bytes(model) / 1e6:,.1f}"
         " MB"
     )
 
 
+@contextlib.contextmanager
+def _remaining_memory(classifier, limit):
+    """Let the estimator, which counts only what it takes itself, have what the data have left."""
+    if limit is None:
+        yield
+        return
+    last = final_estimator(classifier)
+    last.set_params(memory_limit=max(1, limit - (_output.resident_bytes() or 0)))
+    try:
+        yield
+    finally:
+        last.set_params(memory_limit=limit)
+
+
 def _label_text_of(classifier, path, table):
-    """The argument ``label_text`` of fit, where the estimator has it."""
-    if not _estimators.takes_label_text(classifier):
+    """The parameter ``label_text`` of fit, where the estimator has it."""
+    last = final_estimator(classifier)
+    if not _estimators.takes_label_text(last):
         if path is not None:
-            raise usage_error(f"{type(classifier).__name__} does not use texts of labels.")
+            raise usage_error(f"{type(last).__name__} does not use texts of labels.")
         return {}
-    if path is None and not takes_text(classifier):
+    if path is None and not takes_text(last):
         return {}  # optional there
     names = table.names or [str(j) for j in range(table.Y.shape[1])]
-    texts = dict(zip(names, names))
+    texts = {**dict(zip(names, names)), **table.label_texts}
     if path is not None:
         with stage(DATA):
-            for chunk in _data.Source(path, "text").chunks():
-                for line, text in enumerate(chunk.X, 1):
-                    name, tab, value = text.partition("\t")
-                    if not tab:
-                        raise ValueError(f"{path}, line {line}: expected name<TAB>text.")
-                    texts[name] = value
-    return {"label_text": [texts[name] for name in names]}
+            read = _data.read_label_texts(path)
+            if read.keys().isdisjoint(names):
+                raise ValueError(f"{path} has the text of none of the {len(names):,} labels.")
+        texts.update(read)
+    prefix = "" if last is classifier else "classifier__"
+    return {f"{prefix}label_text": [texts[name] for name in names]}
 
 
 # ------------------------------------------------------------------ predict
@@ -560,12 +581,17 @@ def serve(
         int, typer.Option("--max-queue", help="Rows that may wait; more are refused with 503.")
     ] = 4096,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds for an answer.")] = 30.0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", help="Threads that compute a batch; -1: all processors.")
+    ] = 1,
 ):
     """Answer requests over HTTP: /predict, /health, /metrics."""
     with stage(USAGE):
         from skxmc.serving import create_app, run_app
 
+        effective_n_jobs(jobs)  # refuses 0
         store = _store.load(model)
+        set_threads(store.model, jobs)
         service = create_app(
             *(store.model, store.names),
             max_k=max_k,

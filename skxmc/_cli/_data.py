@@ -123,6 +123,24 @@ class Source:
         return self.format in TEXT_FORMATS
 
     @property
+    def label_names(self):
+        """Names of all labels of a folder; None where it has none, or is a file."""
+        names = self._folder().labels if self.format == "folder" else None
+        if names is None:
+            return None
+        if len(set(names)) < len(names):
+            raise data_error(f"{self.path}: two labels have the same name.")
+        return list(names)
+
+    @property
+    def label_texts(self):
+        """What the labels mean, by their names, where a folder tells it."""
+        texts = self._folder().label_texts if self.format == "folder" else None
+        if texts is None:
+            return {}
+        return dict(zip(self.label_names or map(str, range(len(texts))), texts))
+
+    @property
     def n_bytes(self):
         """Size of the input, where it is known."""
         if self.path == "-" or os.path.isdir(self.path):
@@ -327,11 +345,23 @@ class Source:
 
 
 class Table(NamedTuple):
-    """A whole data set: ``X``, the 0/1 matrix ``Y`` or None, and the names of its columns."""
+    """A whole data set.
+
+    Attributes
+    ----------
+    X : rows
+    Y : csr_array or None
+        0/1.
+    names : list of str, or None
+        Of the columns of ``Y``.
+    label_texts : dict
+        Texts of labels by their names, as far as the data tell them.
+    """
 
     X: object
     Y: sp.csr_array | None
     names: list | None
+    label_texts: dict
 
 
 def read_table(source, *, names=None, n_labels=None, n_features=None, bar=None):
@@ -356,7 +386,7 @@ def read_table(source, *, names=None, n_labels=None, n_features=None, bar=None):
     if source.format in ("repository", "svmlight") and n_features is None and source.path != "-":
         load = load_xmc_repository if source.format == "repository" else load_svmlight_multilabel
         X, Y = load(source.path)
-        return Table(X, widen(Y, n_labels), None)
+        return Table(X, widen(Y, n_labels), None, {})
     chunks = []
     for chunk in source.chunks(n_features=n_features):
         chunks.append(chunk)
@@ -364,22 +394,36 @@ def read_table(source, *, names=None, n_labels=None, n_features=None, bar=None):
             bar.update(chunk.n_bytes)
     if not chunks:
         raise data_error(f"{source.path}: the file holds no rows.")
+    if names is None:
+        names = source.label_names
     if source.is_text:
         X = [text for chunk in chunks for text in chunk.X]
         if any(chunk.labels is None for chunk in chunks):
-            return Table(X, None, names)
+            return Table(X, None, names, {})
         labels = [row for chunk in chunks for row in chunk.labels]
         names = extended(names, labels)
-        return Table(X, indicator(labels, names), names)
+        return Table(X, indicator(labels, names), names, source.label_texts)
     width = max(chunk.X.shape[1] for chunk in chunks)
     X = sp.vstack([widen(chunk.X, width) for chunk in chunks], format="csr")
     if any(chunk.labels is None for chunk in chunks):
-        return Table(X, None, None)
+        return Table(X, None, None, {})
     width = max([n_labels or 0, *(chunk.labels.shape[1] for chunk in chunks)])
     Y = sp.vstack([widen(chunk.labels, width) for chunk in chunks], format="csr")
-    if source.format == "folder" and names is None:
-        names = source._folder().labels
-    return Table(X, Y, names)
+    return Table(X, Y, names, source.label_texts)
+
+
+def read_label_texts(path):
+    """Texts of labels by their names, of a file of ``name<TAB>text``."""
+    texts = {}
+    lines = (text for chunk in Source(path, "text").chunks() for text in chunk.X)
+    for line, text in enumerate(lines, 1):
+        name, tab, value = text.partition("\t")
+        if not tab:
+            raise ValueError(f"{path}, line {line}: expected name<TAB>text.")
+        if name in texts:
+            raise ValueError(f"{path}, line {line}: the label {name!r} has a text already.")
+        texts[name] = value
+    return texts
 
 
 def extended(names, labels):

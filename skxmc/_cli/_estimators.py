@@ -54,7 +54,9 @@ def parse_options(pairs, document):
     return options
 
 
-def make_estimator(name, options, *, jobs=None, seed=None, memory_limit=None, verbose=0):
+def make_estimator(
+    name, options, *, jobs=None, seed=None, memory_limit=None, verbose=0, label_text=False
+):
     """An unfitted estimator.
 
     Parameters
@@ -66,6 +68,8 @@ def make_estimator(name, options, *, jobs=None, seed=None, memory_limit=None, ve
     jobs, seed, memory_limit, verbose
         ``n_jobs``, ``random_state``, ``memory_limit``, ``verbose``, where the estimator has them.
         It must have ``memory_limit`` if that is given.
+    label_text : bool
+        Whether the labels have texts: a tree then clusters them by these too.
     """
     classes = {cls for cls, _ in ESTIMATORS.values()}
     if name in ESTIMATORS:
@@ -86,7 +90,12 @@ def make_estimator(name, options, *, jobs=None, seed=None, memory_limit=None, ve
         if "memory_limit" not in known:
             raise usage_error(f"{class_name} has no memory limit: leave out --memory-limit.")
         params["memory_limit"] = memory_limit
-    return cls(**{**params, **options})
+    if label_text and "label_representation" in known:
+        params["label_representation"] = "pifa+text"
+    estimator = cls(**{**params, **options})
+    with stage(USAGE, f"--estimator {name}"):
+        estimator._validate_params()
+    return estimator
 
 
 def with_vectorizer(estimator, kind, options):

@@ -3,6 +3,8 @@
 import numpy as np
 import scipy.sparse as sp
 
+__all__ = ["glas"]
+
 
 def glas(W, S):
     r"""Value and gradient of the GLaS regulariser on some labels (Kharbanda, thesis eq. 1.8).

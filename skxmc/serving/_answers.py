@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.special import expit
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
@@ -62,6 +63,20 @@ def probabilities(model, scores):
     to_proba = last._proba if isinstance(last, XMCClassifierMixin) else expit
     proba = np.asarray(to_proba(scores), dtype=np.float32)
     return np.where(np.isneginf(scores), np.float32(0), proba)
+
+
+def set_threads(model, n_jobs):
+    """Set ``n_jobs`` of a fitted model and of all estimators in it; the answers stay the same."""
+    parts, known = [model], set()
+    while parts:
+        part = parts.pop()
+        if isinstance(part, (list, tuple)):  # steps of a pipeline, folds
+            parts.extend(part)
+        elif isinstance(part, BaseEstimator) and id(part) not in known:
+            known.add(id(part))
+            if hasattr(part, "n_jobs"):
+                part.n_jobs = n_jobs
+            parts.extend(vars(part).values())
 
 
 def answer(model, X, k, *, scores="probability"):

@@ -1,11 +1,14 @@
 """Make and run the service; what is optional is imported here, inside functions."""
 
+import gc
 import ipaddress
 import numbers
 import socket
 from typing import NamedTuple
 
 from skxmc.serving._answers import feature_count, label_count
+
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class Limits(NamedTuple):
@@ -156,12 +159,51 @@ def run_app(app, host="127.0.0.1", port=8000, *, announce=print):
             announce("Others can reach this address: there is no authentication.")
         config = uvicorn.Config(
             *(app,),
+            http=_patient_protocol(app.state.limits.timeout_s),
+            ws="none",
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=5,
             server_header=False,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        # What is loaded stays: collections that look through it stop all requests for 0.1 s.
+        gc.collect()
+        gc.freeze()
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            gc.unfreeze()
+
+
+def _patient_protocol(timeout_s):
+    """The HTTP protocol of uvicorn, with an end to its patience for the header of a request.
+
+    By itself it waits for ever, so that connections on which nothing comes would pile up.
+    """
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    class PatientProtocol(AutoHTTPProtocol):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self._look_later(self.cycle)
+
+        def connection_lost(self, exc):
+            self._timer.cancel()
+            super().connection_lost(exc)
+
+        def _look_later(self, request):
+            self._timer = self.loop.call_later(timeout_s, self._look, request)
+
+        def _look(self, request):
+            under_way = self.cycle is not None and not self.cycle.response_complete
+            between_requests = self.timeout_keep_alive_task is not None
+            if under_way or between_requests or self.cycle is not request:
+                self._look_later(self.cycle)
+            else:
+                self.transport.write(_TOO_SLOW)
+                self.transport.close()
+
+    return PatientProtocol
 
 
 def _check_limits(limits):

@@ -46,7 +46,9 @@ def test_each_table_has_figures_and_their_machine(extension):
         assert body, name
         assert all(len(row) == len(head) for row in body)
         assert all(any(re.match(r"[\d,.]+$", cell) for cell in row) for row in body)
-        assert all(re.search(r"\d cores(, \d+ threads)?; 20\d\d-", s) for s in module.provenance(used))
+        assert all(
+            re.search(r"\d cores(, \d+ threads)?; 20\d\d-", s) for s in module.provenance(used)
+        )
 
 
 def test_a_table_takes_medians_of_the_latest_run(extension, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from model_state import arrays_of
 from numpy.testing import assert_array_equal
 from workers_of import BACKENDS, kill_after_first, two_workers
 
@@ -41,7 +42,10 @@ def data():
 
 @pytest.fixture(scope="module")
 def expected(data):
-    return {name: state(make(name).fit(data.X, data.Y)) for name in ESTIMATORS}
+    arrays = {name: arrays_of(make(name).fit(data.X, data.Y)) for name in ESTIMATORS}
+    for found in arrays.values():
+        assert any(array.dtype == np.float32 and len(array) for array in found.values())
+    return arrays
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -50,34 +54,8 @@ def pids(request):
         yield pids
 
 
-def state(model):
-    """All learned arrays, and the answers for some rows, by name."""
-    found = {}
-
-    def collect(name, value):
-        if sp.issparse(value):
-            value = {"data": value.data, "indices": value.indices, "indptr": value.indptr}
-        if hasattr(value, "_asdict"):
-            value = value._asdict()
-        if hasattr(value, "__getstate__") and hasattr(value, "fit"):
-            value = value.__getstate__()
-        if isinstance(value, np.ndarray):
-            found[name] = value
-        elif isinstance(value, dict):
-            for key, part in value.items():
-                if key not in ("_search", "_scorer", "random_state"):
-                    collect(f"{name}.{key}", part)
-        elif isinstance(value, (list, tuple)):
-            for number, part in enumerate(value):
-                collect(f"{name}.{number}", part)
-
-    collect("model", model)
-    assert any(array.dtype == np.float32 and len(array) for array in found.values())
-    return found
-
-
 def assert_same(model, expected):
-    got = state(model)
+    got = arrays_of(model)
     assert got.keys() == expected.keys()
     for name, array in expected.items():
         assert_array_equal(got[name], array, err_msg=name)
@@ -86,6 +64,16 @@ def assert_same(model, expected):
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_the_model_is_the_local_one(pids, data, expected, name):
     assert_same(make(name).fit(data.X, data.Y), expected[name])
+
+
+def test_backends_that_return_all_results_together(data, expected):
+    """As that of ray does."""
+    from joblib._parallel_backends import MultiprocessingBackend
+
+    assert not MultiprocessingBackend.supports_return_generator
+    with joblib.parallel_config("multiprocessing", n_jobs=2):
+        assert_same(make("dismec").fit(data.X, data.Y), expected["dismec"])
+        assert_same(make("parabel").fit(data.X, data.Y), expected["parabel"])
 
 
 @pytest.mark.parametrize("name", ["dismec", "parabel", "calibrator"])
@@ -122,7 +110,7 @@ def test_growth_on_workers(pids, data):
     old = sp.csr_array(data.Y[:, :120])
     with joblib.parallel_config("threading", n_jobs=1):
         local = make("parabel").fit(data.X, old).add_labels(data.X, data.Y)
-    assert_same(make("parabel").fit(data.X, old).add_labels(data.X, data.Y), state(local))
+    assert_same(make("parabel").fit(data.X, old).add_labels(data.X, data.Y), arrays_of(local))
 
 
 def test_finished_shards_are_kept_when_the_fit_is_given_up(data, expected, monkeypatch, tmp_path):

@@ -135,6 +135,27 @@ def test_scores_and_gradients(layout, n_labels, n_rows):
         )
 
 
+@pytest.mark.parametrize("group_size", [3, 8, 12, 16, 20, 40])
+@pytest.mark.parametrize("n_rows", [1, 70, 200])
+@pytest.mark.parametrize("fan_in", [16, 20])
+def test_gradients_where_some_labels_and_rows_have_none(group_size, n_rows, fan_in):
+    """With small integers all sums are exact: every number of labels and rows, bit by bit."""
+    rng = np.random.default_rng(group_size)
+    n_labels = 2 * group_size * group_size + 1  # the last group is not full
+    (part,) = make_layer(n_labels, 50, [(group_size, fan_in)])
+    part.weights[:] = rng.integers(-4, 5, size=part.weights.shape)
+    features = rng.integers(-4, 5, size=(n_rows, 50)).astype(np.float32)
+    dmargins = rng.integers(-4, 5, size=(n_rows, n_labels)).astype(np.float32)
+    for group in range(2 * group_size):  # 1, 2, ... labels of a group, from anywhere in it
+        members = group * group_size + rng.permutation(group_size)
+        dmargins[:, members[group % group_size + 1 :]] = 0
+        first = 16 * rng.integers(1 + n_rows // 16)
+        dmargins[first : first + 16, members] = 0  # and 16 rows less
+    weights, inputs = numba_.gradients(features, dmargins, part, n_jobs=2)
+    np.testing.assert_array_equal(weights, reference.grad_weights(features, dmargins, part))
+    np.testing.assert_array_equal(inputs, reference.grad_features(dmargins, part, 50))
+
+
 @pytest.mark.parametrize("fan_in", [1, 5, 16, 64, None])
 @pytest.mark.parametrize("n_labels", [1, 17])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float8"])

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
 
 from skxmc import DismecClassifier, IsotonicXMCCalibrator, MacroAtKPredictor, save_model
 from skxmc.datasets import load_debtags, make_xmc_classification
 from skxmc.serving import create_app, run_app
-from skxmc.serving._answers import answer
+from skxmc.serving._answers import answer, set_threads
 from skxmc.serving._batcher import Batcher, QueueFullError
 from skxmc.serving._metrics import Histogram, Metrics
 
@@ -109,6 +110,19 @@ def test_probabilities_of_wrapped_models(model, data):
             proba = decider.estimator_.predict_proba(X).toarray()
         wanted = np.take_along_axis(proba, answers.labels.astype(np.int64), axis=1)
         np.testing.assert_allclose(answers.scores, wanted, rtol=2e-6)
+
+
+def test_threads_of_all_that_is_in_a_model(data):
+    X, Y = data.X[200:], data.Y[200:]
+    pipeline = make_pipeline(Normalizer(), DismecClassifier(n_jobs=2))
+    model = IsotonicXMCCalibrator(pipeline, cv=2, random_state=0, n_jobs=2).fit(X, Y)
+    expected = answer(model, X, 3)
+    set_threads(model, 1)
+    assert model.n_jobs == 1
+    assert model.estimator_[-1].n_jobs == 1
+    found = answer(model, X, 3)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.scores, expected.scores)
 
 
 def test_health_and_metrics(client, data):
@@ -336,7 +350,7 @@ def test_a_full_queue_is_refused_at_once(model):
 
 def test_requests_that_wait_are_computed_together_and_get_their_own_answers(model, data):
     stub = Stub(model)
-    app = create_app(stub)
+    app = create_app(stub, timeout_s=600)
     expected = model.predict_topk(data.X[200:240], k=3)
     with TestClient(app) as client:
         stub.gate.clear()

@@ -27,12 +27,15 @@ from skxmc.ops.sparse_head._simd import (
     add_margins_1x4,
     add_margins_4x1,
     add_margins_4x4,
-    add_weight_gradients,
+    add_weight_gradients_1x16,
+    add_weight_gradients_4x4,
     any_at_least,
     bce_of_negatives,
     fence,
     fill,
+    interleave,
     nonzero_vectors,
+    prefetch_for_writing,
     squared_hinge_of_negatives,
     sum_vectors,
     transpose_block,
@@ -129,8 +132,11 @@ def _load_group(label, n, shape, weights, indices, offsets, w):
         right = load_offsets_int32(indices, start, n_slots, n_inputs, width, offsets)
     else:
         right = load_offsets_uint16(indices, start, n_slots, n_inputs, width, offsets)
-    for i in range(n):
-        _decode(code, weights, (label + i) * n_slots, n_slots, w, i * n_padded)
+    if n_slots == n_padded:
+        _decode(code, weights, label * n_slots, n * n_slots, w, _NONE)
+    else:
+        for i in range(n):
+            _decode(code, weights, (label + i) * n_slots, n_slots, w, i * n_padded)
     fill(w, n * n_padded, (n_group_rows - n) * n_padded // LANES, np.float32(0))
     return right
 
@@ -289,13 +295,13 @@ def _add_gradients_of_label(gw, gw_at, x, gx, x_at, offsets, w, w_at, z, z_at, n
 
 @_helper
 def _add_gradients(
-    gw, gw_at, gw_trash, x, gx, x_at, offsets, w, z, z_at, z_zero, n, n_group_rows, n_padded,
-    width, rows,
+    gw, gw_at, gw_trash, x, gx, x_at, offsets, w, z, z_at, z_zero, z_quads, n, n_group_rows,
+    n_padded, width, rows,
 ):  # fmt: skip
     """Add both gradients of the ``n`` labels of a group, whose margins' gradients are in ``z``.
 
-    ``gw_trash``: where a row may be written that nobody reads; ``z_zero``: where a row is zero.
-    ``rows``: scratch for four lists.
+    ``gw_trash``: where a row may be written that nobody reads; ``z_zero``: where a row is zero;
+    ``z_quads``: where 16 rows may be written once more. ``rows``: scratch for four lists.
     """
     if n_group_rows == 1:
         _add_gradients_of_label(gw, gw_at, x, gx, x_at, offsets, w, _NONE, z, z_at, n_padded, width)
@@ -319,22 +325,35 @@ def _add_gradients(
                 *(z, rows[z_rows + k], n_padded, width),
             )
         return
-    n_quads = (n_active + 3) // 4
-    for k in range(n_active, 4 * n_quads):
-        rows[gw_rows + k] = gw_trash
-        rows[z_rows + k] = z_zero
     n_vectors = 0
     for v in range(width // LANES):
         if (nonzero >> v) & 1:
             rows[vectors + n_vectors] = v * LANES
             n_vectors += 1
+    k = 0
+    while k < n_active:
+        n_labels = 16 if n_active - k > 8 else 4  # twice as fast, so worth some rows of zeros
+        for i in range(max(k, n_active), k + n_labels):
+            rows[gw_rows + i] = gw_trash
+            rows[z_rows + i] = z_zero
+        for i in range(0, n_labels, 4):
+            interleave(
+                *(z, rows, z_rows + k + i, vectors, n_vectors),
+                *(z, z_quads + i * LANES // 4, n_labels * LANES // 4),
+            )
+        if n_labels == 16:
+            add_weight_gradients_4x4(
+                *(gw, x, x_at, offsets, z, z_quads, rows, gw_rows + k, vectors, n_vectors),
+                *(0, n_padded),
+            )
+        else:
+            add_weight_gradients_1x16(
+                *(gw, x, x_at, offsets, z, z_quads, rows, gw_rows + k, vectors, n_vectors),
+                *(0, n_padded),
+            )
+        k += n_labels
     for first in range(0, n_padded, _SLAB):
         stop = min(first + _SLAB, n_padded)
-        for k in range(0, 4 * n_quads, 4):
-            add_weight_gradients(
-                *(gw, x, x_at, offsets, z, rows, gw_rows + k, z_rows + k, vectors, n_vectors),
-                *(first, stop),
-            )
         v = 0
         while v < width:
             if v + 4 * LANES <= width:
@@ -393,8 +412,8 @@ def train_slice(
     """One training step of the labels ``first`` to ``stop`` of a part, ``chunk`` labels at a time.
 
     ``out`` holds the weights and the bias once more, writable; targets and their weights are those
-    of the part. Adds to ``gx`` the gradient with respect to the
-    features and to ``sums`` the losses. Returns as `scores_slice` whether all went well.
+    of the part. Adds to ``gx`` the gradient with respect to the features and to ``sums``, which has
+    ``LANES`` for each tile, the losses. Returns as `scores_slice` whether all went well.
     """
     n_slots, n_padded, group_size, n_group_rows, _, _, width, code, _ = shape
     skips = optimizer[0] == 0 and decay == np.float32(0)
@@ -409,6 +428,7 @@ def train_slice(
         for tile in range(0, n_rows, width):
             x_at = (tile // width) * tile_stride
             n_valid = min(width, n_rows - tile)
+            losses = sums[tile // width * LANES : (tile // width + 1) * LANES]
             q = q_chunk
             for label in range(begin, end, group_size):
                 n = min(group_size, end - label)
@@ -419,12 +439,12 @@ def train_slice(
                 for i in range(n):
                     q = _margins_to_gradients(
                         *(is_hinge, label + i, z, i * width, width, n_valid, tile, target_labels),
-                        *(target_rows, q, positive_weight, saved, sums),
+                        *(target_rows, q, positive_weight, saved, losses),
                     )
                     gb[label + i - begin] += sum_vectors(z, i * width, width // LANES)
                 _add_gradients(
                     *(gw, (label - begin) * n_padded, gw_trash, x, gx, x_at, offsets, w),
-                    *(z, 0, z_zero, n, n_group_rows, n_padded, width, rows),
+                    *(z, 0, z_zero, z_zero + width, n, n_group_rows, n_padded, width, rows),
                 )
         q_chunk = q
         for label in range(begin, end):
@@ -447,6 +467,14 @@ def train_slice(
     return -1
 
 
+@_helper
+def _copy_rows(source, source_at, source_stride, n_rows, n_columns, out, out_at, out_stride):
+    for i in range(n_rows):
+        a, b = np.uint64(source_at + i * source_stride), np.uint64(out_at + i * out_stride)
+        for j in range(np.uint64(n_columns)):  # unsigned: without a test for negative ones
+            out[b + j] = source[a + j]
+
+
 @jit(no_cfunc_wrapper=True)
 def gradients_slice(
     first, stop, chunk, shape, weights, indices, x, gx, tile_stride, n_rows, dmargins, n_labels,
@@ -458,30 +486,35 @@ def gradients_slice(
     """
     n_slots, n_padded, group_size, n_group_rows, _, _, width, _, _ = shape
     z_zero, gw_trash = (chunk + n_group_rows) * width, (chunk + n_group_rows) * n_padded
+    # Where one tile is all, the gradient of each group may be written over that of the last one.
+    gw_stride = n_padded if n_rows > width else 0
+    is_wanted = len(out) > 0
     for begin in range(first, stop, chunk):
         end = min(begin + chunk, stop)
-        fill(gw, 0, (end - begin) * n_padded // LANES, np.float32(0))
         for tile in range(0, n_rows, width):
             x_at = (tile // width) * tile_stride
             n_valid = min(width, n_rows - tile)
-            fill(z, 0, (end - begin) * width // LANES, np.float32(0))
+            if n_valid < width:
+                fill(z, 0, (end - begin) * width // LANES, np.float32(0))
             transpose(
                 *(dmargins, tile * n_labels + begin, n_labels, n_valid, end - begin),
                 *(z, 0, width, False),
             )
             for label in range(begin, end, group_size):
                 n = min(group_size, end - label)
+                gw_at = (label - begin) * gw_stride
+                if is_wanted:
+                    prefetch_for_writing(out, (label + group_size) * n_slots, n * n_slots)
+                if tile == 0:
+                    fill(gw, gw_at, n * n_padded // LANES, np.float32(0))
                 if not _load_group(label, n, shape, weights, indices, offsets, w):
                     return label
                 _add_gradients(
-                    *(gw, (label - begin) * n_padded, gw_trash, x, gx, x_at, offsets, w),
-                    *(z, (label - begin) * width, z_zero, n, n_group_rows, n_padded, width, rows),
+                    *(gw, gw_at, gw_trash, x, gx, x_at, offsets, w, z, (label - begin) * width),
+                    *(z_zero, z_zero + width, n, n_group_rows, n_padded, width, rows),
                 )
-        if len(out) > 0:
-            for label in range(begin, end):
-                a, b = np.uint64(label * n_slots), np.uint64((label - begin) * n_padded)
-                for f in range(np.uint64(n_slots)):  # unsigned: without a test for negative ones
-                    out[a + f] = gw[b + f]
+                if is_wanted and tile + width >= n_rows:
+                    _copy_rows(gw, gw_at, n_padded, n, n_slots, out, label * n_slots, n_slots)
     return -1
 
 

@@ -35,9 +35,11 @@ _DENSE_GROUP = 32
 _BLOCK, _GRADIENT_BLOCK = 64, 256
 #: Bytes of margins from which they are written past the caches.
 _PAST_CACHES = 1 << 25
-#: Slices of labels with a gradient of the features of their own, at most, and the weights for each
-#: value of that gradient that make one worth its while.
-_MOST_SLICES, _WEIGHTS_A_VALUE = 32, 8
+#: Slices of labels with a gradient of the features of their own, at most (also the most threads of
+#: a backward pass), and the weights for each value of that gradient that make one worth its while.
+_MOST_SLICES, _WEIGHTS_A_VALUE = 16, 8
+#: Gradients of the features that are allocated together, at most, and the bytes that they may take.
+_ARRAYS_AT_ONCE, _HUGE_PAGE = 4, 1 << 21
 #: Bytes of gradients of weights that may wait where the batch is cut into tiles.
 _CHUNK_BYTES = 1 << 20
 
@@ -57,8 +59,11 @@ class _Batch(NamedTuple):
     n_tiles: int
     x: np.ndarray
 
-    def new_gradient(self):
-        return new_zeros(self.n_tiles * self.tile_stride, np.float32, huge_pages=True)
+    def new_gradients(self):
+        """Arrays of the size of ``x``, some in one huge page, which is cleared as a whole."""
+        size = self.n_tiles * self.tile_stride
+        count = max(1, min(_ARRAYS_AT_ONCE, _HUGE_PAGE // max(1, 4 * size)))
+        return list(new_zeros((count, size), np.float32, huge_pages=True))
 
     def rows(self, x):
         """A tiled array as (n_rows, n_inputs)."""
@@ -143,18 +148,18 @@ class _Layout(NamedTuple):
         return list(itertools.pairwise(bounds.tolist()))
 
     def scratch(self, n_z_rows):
-        """Offsets of slots, weights of a group and margins."""
+        """Offsets of slots, weights of a group, and margins with 16 rows more."""
         _, n_padded, _, n_group_rows, _, _, width, _, _ = self.shape
         return (
             np.zeros(n_padded, dtype=np.int64),
             new_zeros(n_group_rows * n_padded, np.float32),
-            new_zeros((n_z_rows + n_group_rows) * width, np.float32),
+            new_zeros((n_z_rows + n_group_rows + 16) * width, np.float32),
         )
 
     def gradient_scratch(self, chunk):
         """Gradients of weights, and which rows and vectors have any."""
         _, n_padded, _, n_group_rows, _, _, width, _, _ = self.shape
-        rows = np.zeros(4 * max(n_group_rows, width // LANES), dtype=np.int64)
+        rows = np.zeros(4 * max(n_group_rows + 16, width // LANES), dtype=np.int64)
         return new_zeros((chunk + n_group_rows + 1) * n_padded, np.float32), rows
 
 
@@ -206,16 +211,18 @@ class _Total:
 
     def new(self):
         try:
-            return self._free.pop()
+            gradient = self._free.pop()
         except IndexError:
-            return self._batch.new_gradient()
+            gradient, *others = self._batch.new_gradients()
+            self._free.extend(others)
+        gradient.fill(0)  # by the thread that is going to use it, so that its caches hold it
+        return gradient
 
     def add(self, gradient):
         if self._total is None:
             self._total = gradient
             return
         self._total += gradient
-        gradient.fill(0)
         self._free.append(gradient)
 
     def rows(self):
@@ -417,7 +424,7 @@ def _train_part(
     def run(bounds):
         gradient = new_gradient()
         gw, rows = layout.gradient_scratch(chunk)
-        gb, sums = np.zeros(chunk), np.zeros(LANES)
+        gb, sums = np.zeros(chunk), np.zeros(batch.n_tiles * LANES)
         label = _kernels.train_slice(
             *(*bounds, chunk, layout.shape, layout.weights, layout.indices, layout.bias),
             *(
