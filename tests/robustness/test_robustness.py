@@ -96,8 +96,8 @@ def test_eight_threads_predict_as_one(name, loaded, tmp_path):
 # ------------------------------------------------------------------ memory
 
 
-# What the allocator may round up: `memory_footprint` counts the arrays themselves.
-ROUNDED = {"sparse-dst": 4 << 20}
+# What the allocator may round up (2 MB were seen): `memory_footprint` counts the arrays themselves.
+ROUNDED = {"sparse-dst": 8 << 20}
 
 
 @linux_only
