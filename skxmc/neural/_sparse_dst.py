@@ -1128,6 +1128,8 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
             front = self._numpy_front(self._front_arrays)
             _check_front(front, self.n_features_in_)
             check_parts(parts, front.n_outputs)
+        elif {"scale", "weights"} & set(self._front_arrays):
+            raise ValueError("it names an encoder, and stores what rows without one go through")
         self._unread = True
 
     def _check_all_weights(self):

@@ -399,3 +399,16 @@ def test_halves_that_do_not_lie_side_by_side_are_joined(saved, small_as_large, t
     file = tmp_path / "apart" / "_label_vectors.npy"
     np.save(file, np.asfortranarray(np.load(file)))
     assert_same(answers(load_model(tmp_path / "apart"), rows), answers(model, rows))
+
+
+@pytest.mark.parametrize("hidden", [8, None])
+def test_an_encoder_that_is_not_stored_is_refused(hidden, tmp_path):
+    X, _, Y = rows_and_labels()
+    model = SparseDSTClassifier(hidden=hidden, epochs=1, fan_in=4, random_state=0).fit(X, Y)
+    save_model(model, tmp_path / "model")
+    header = tmp_path / "model" / "model.json"
+    content = json.loads(header.read_text())
+    content["model"]["params"]["encoder"] = "somewhere"
+    header.write_text(json.dumps(content))
+    with pytest.raises(ModelFormatError, match="names an encoder"):
+        load_model(tmp_path / "model")
