@@ -720,7 +720,8 @@ class UniDECClassifier(XMCClassifierMixin, BaseEstimator):
         found = self._indexes.get(key)
         if found is None:
             found = self._new_index(key[0])
-            self._indexes = {key: found}
+            self._indexes.clear()  # one only; in place, as prediction sets no attribute
+            self._indexes[key] = found
         found[0].n_jobs = self.n_jobs
         return found
 
