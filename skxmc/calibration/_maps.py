@@ -176,7 +176,7 @@ def apply_map(table, index, scores, mix=0.0):
     return (1 - mix) * proba + mix * out
 
 
-@jit
+@jit(allocates=True)
 def _interpolate(index, scores, indptr, knots, values, mix, out):
     """Piecewise linear functions, constant outside of their knots, which ascend.
 

@@ -60,7 +60,7 @@ def adam_step(weight, gradient, moment, second, rate, beta1, beta2, epsilon, cor
         weight[c] -= rate * m / (np.sqrt(v * correction2) + epsilon)
 
 
-@jit
+@jit(allocates=True)
 def adam_columns(
     indptr, rows, values, features, gradient, weights, moment, second, n_updates, rate, first, last
 ):

@@ -14,6 +14,7 @@ import llvmlite.ir as ir
 import numba
 import numpy as np
 import pytest
+from numba.core.errors import TypingError
 
 from skxmc.ops import _jit
 from skxmc.ops._jit import jit
@@ -51,7 +52,7 @@ def largest(values):
     return result
 
 def make_power(exponent):
-    @jit
+    @jit(allocates=True)
     def power(values):
         result = np.empty(len(values))
         for i in range(len(values)):
@@ -334,6 +335,55 @@ def test_kernels_of_a_factory_are_told_apart(tmp_path, monkeypatch):
     assert sum(hit.stats.cache_hits.values()) == 1
 
 
+FACTORY = """
+import math
+import sys
+from skxmc.ops._jit import jit
+
+def make(factor, cache):
+    @jit(cache=cache)
+    def inner(x):  # too long to become a part of its callers
+        if x > 100.0:
+            for i in range(int(x)):
+                x += math.tan(x) * math.log(x + i) * math.cosh(x - i) + math.erf(x) ** i
+                x += math.tanh(x) * math.gamma(x + i) * math.sinh(x - i) + math.acos(x) ** i
+                x += math.atan2(x, i) * math.expm1(x + i) * math.erf(x - i) + math.asin(x) ** i
+        return factor * x
+
+    @jit(cache=cache)
+    def outer(x):
+        return inner(x) + inner(x + 1.0) + inner(x + 2.0)
+
+    return inner, outer
+
+if sys.argv[1] == "first":
+    make(1.0, True)[0](1.0)
+else:
+    inner, outer = make(10.0, False)
+    inner(1.0)
+    cached = make(1.0, True)[0]
+    cached(1.0)
+    assert sum(cached.stats.cache_hits.values()) == 1
+    print(outer(1.0))
+"""
+
+
+def test_kernels_of_a_factory_keep_their_code_beside_cached_ones_of_it(tmp_path):
+    """The second process gives the number to its kernel that the first gave to the cached one."""
+    path = tmp_path / "jit_cache_factory.py"
+    path.write_text(FACTORY)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path / "c")}
+    for turn in ("first", "second"):
+        done = subprocess.run(
+            [sys.executable, str(path), turn],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert float(done.stdout) == 60.0
+
+
 def test_bounds_checking_does_not_share_code(project, load_kernels, monkeypatch):
     values = np.arange(1, 6).astype(np.float32)
     load_kernels().largest(values)
@@ -377,6 +427,33 @@ def test_function_arguments_are_compiled_but_not_cached(tmp_path, monkeypatch):
 
     assert apply(double, 4) == 8
     assert list(tmp_path.rglob("*.skxmc")) == []
+
+
+def test_references_are_counted_only_where_a_kernel_allocates():
+    @jit(cache=False, no_cpython_wrapper=True)
+    def add(values, others, i):
+        return values[i] + others[i]
+
+    def total(values):
+        result = 0.0
+        for i in range(len(values)):
+            result += add(values, values, i)
+        return result
+
+    def total_of_copy(values):
+        copy = np.empty(len(values))
+        copy[:] = values
+        return total_kernel(copy)
+
+    total_kernel = jit(total, cache=False)
+    values = np.arange(4.0)
+    assert total_kernel(values) == 12.0
+    assert jit(total_of_copy, allocates=True, cache=False)(values) == 12.0
+    (code,) = total_kernel.inspect_llvm().values()
+    assert "NRT_incref" not in code
+    assert "NRT_decref" not in code
+    with pytest.raises(TypingError):
+        jit(total_of_copy, cache=False)(values)
 
 
 def test_options_pass_through():

@@ -585,7 +585,7 @@ def _look_up_row(x_indices, x_data, begin, end, index, wanted, out):
                 out[j] += x * weights[low]
 
 
-@jit
+@jit(allocates=True)
 def _score_pairs(
     x_indptr, x_indices, x_data, start, stop, intercept, index, p_indptr, p_indices,
     bisection_cost, dense_cost, out,

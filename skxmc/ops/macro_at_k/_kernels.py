@@ -78,7 +78,7 @@ def count_answers(mass, indices, indptr, chosen, state):
             add_answer(state, indices[entry], np.float64(mass[entry]))
 
 
-@jit
+@jit(allocates=True)
 def choose_affine(data, indices, indptr, a, b, k, chosen):
     """Answer the top k of a eta + b (equation 4.21); return a row that holds a NaN, or -1."""
     longest = 0
@@ -115,7 +115,7 @@ def make_sweep(refresh, row_gains, cache=True):
         Returns a row with a gain of NaN or inf, or -1.
     """
 
-    @jit(cache=cache, error_model="numpy")
+    @jit(allocates=True, cache=cache, error_model="numpy")
     def sweep(data, indices, indptr, order, objective, state, gains, chosen):
         k = chosen.shape[1]
         best = np.empty(k, dtype=np.float32)
@@ -304,7 +304,7 @@ def kernels(functions):
                 b += weight * to_q
         return a, b
 
-    @jit(cache=cache, error_model="numpy")
+    @jit(allocates=True, cache=cache, error_model="numpy")
     def online(
         data,
         hits,

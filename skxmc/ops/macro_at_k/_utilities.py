@@ -110,7 +110,7 @@ def builtin_slopes(code, beta, tp, fp, fn, tn):
 def _user_value_and_slopes(first, second):
     """`builtin_value` and `builtin_slopes` extended by one or two functions of the user."""
 
-    @jit(cache=False, error_model="numpy")
+    @jit(allocates=True, cache=False, error_model="numpy")  # the user's functions may
     def value(code, beta, tp, fp, fn, tn):
         if code == USER:
             return np.float64(first(tp, fp, fn, tn))
@@ -118,7 +118,7 @@ def _user_value_and_slopes(first, second):
             return np.float64(second(tp, fp, fn, tn))
         return builtin_value(code, beta, tp, fp, fn, tn)
 
-    @jit(cache=False, error_model="numpy")
+    @jit(allocates=True, cache=False, error_model="numpy")
     def slopes(code, beta, tp, fp, fn, tn):
         if code < USER:
             return builtin_slopes(code, beta, tp, fp, fn, tn)
@@ -156,7 +156,7 @@ def compiled_function(function):
             "A utility must be a function psi(tp, fp, fn, tn) -> float that Numba can compile, "
             f"got {function!r}."
         )
-    return jit(function, cache=False)
+    return jit(function, allocates=True, cache=False)
 
 
 @functools.lru_cache(maxsize=32)

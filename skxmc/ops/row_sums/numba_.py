@@ -34,7 +34,7 @@ def _trailing_zeros(typingctx, word):
     return types.uint64(types.uint64), codegen
 
 
-@jit
+@jit(allocates=True)
 def _sum_groups(
     data,
     indices,

@@ -56,7 +56,7 @@ def _cell(bits):
     return min(max(cell, np.int32(0)), np.int32(_N_CELLS - 1))
 
 
-@jit
+@jit(allocates=True)
 def _choose_entries(data, bits, indices, indptr, keep, first, last, lowest_cell, counts, frequency):
     """Find the lowest cell to keep of each row, the padded row lengths and feature frequencies."""
     mass = np.empty(2 * _N_CELLS, dtype=np.float32)
@@ -327,7 +327,7 @@ def _cut(scores, n_left, buffer, right):
         i += 1
 
 
-@jit
+@jit(allocates=True)
 def _bisect(data, indices, indptr, n_left, sums, seed, eps, max_iter, right):
     """Balanced spherical 2-means of all rows of a compact CSR: set `right`, return the rounds.
 
@@ -413,7 +413,7 @@ def _bisect(data, indices, indptr, n_left, sums, seed, eps, max_iter, right):
     return iteration
 
 
-@jit
+@jit(allocates=True)
 def _seeds(state, first, count):
     """A seed for each of the numbers `first` to `first + count - 1`."""
     seeds = np.empty(count, dtype=np.uint64)
@@ -422,7 +422,7 @@ def _seeds(state, first, count):
     return seeds
 
 
-@jit
+@jit(allocates=True)
 def _choose(candidates, count, seed):
     """`count` of the candidates at random, or all: the first places of a random permutation."""
     count = min(count, len(candidates))
@@ -586,7 +586,7 @@ def _nearest(data, indices, indptr, blocks, scale, best, best_score, out):
                         best[i] = b * LANES + lane
 
 
-@jit
+@jit(allocates=True)
 def _kmeans(data, indices, indptr, blocks, start, eps, max_iter, min_size, cluster, similarity):
     """Spherical k-means of all rows of a compact CSR, from the rows `start` as centroids.
 

@@ -111,7 +111,7 @@ def compact_labels(indices, n_labels):
     return inverse.astype(np.int32), len(used)
 
 
-@jit
+@jit(allocates=True)
 def _assign(
     indptr, indices, label_indptr, label_rows, heap, place, remaining, weights, draws, folds
 ):

@@ -16,11 +16,6 @@ import numpy as np
 from skxmc.ops._jit import jit
 from skxmc.ops.tree_search._simd import LANES, add_scaled_blocks, prefetch
 
-# Without reference counts: Numba would count, with atomic operations, each array that a kernel
-# takes out of a tuple or hands to another kernel, which took half of the time. These kernels
-# allocate nothing and keep nothing, so there is nothing to count.
-_bare_jit = jit(_nrt=False)
-
 _LOGISTIC, _L1_HINGE, _L2_HINGE = 0, 1, 2
 # Children that are answers.
 _NONE, _LEAVES, _ALL = 0, 1, 2
@@ -38,19 +33,19 @@ _ROUNDING = 1 + 1e-12
 # ---------------------------------------------------------------------------- keys and heaps
 
 
-@_bare_jit
+@jit
 def _bits_of(value):
     number = np.float32(value)
     return np.int64(number.view(np.int32))
 
 
-@_bare_jit
+@jit
 def _float_of(bits):
     number = np.int32(bits)
     return number.view(np.float32)
 
 
-@_bare_jit
+@jit
 def pack_key(score, number):
     """An integer that is larger for a larger score, and of equal scores for a smaller number."""
     bits = _bits_of(score + np.float32(0))  # -0 + 0 = 0
@@ -59,28 +54,28 @@ def pack_key(score, number):
     return (bits << 32) | (_MAX_INT32 - np.int64(number))
 
 
-@_bare_jit
+@jit
 def key_score(key):
     bits = key >> 32
     return _float_of(bits ^ _MAX_INT32 if bits < 0 else bits)
 
 
-@_bare_jit
+@jit
 def key_number(key):
     return _MAX_INT32 - (key & _ALL_BITS)
 
 
-@_bare_jit
+@jit
 def pack_item(node, path):
     return (np.int64(node) << 32) | (_bits_of(path) & _ALL_BITS)
 
 
-@_bare_jit
+@jit
 def item_path(item):
     return _float_of(item & _ALL_BITS)
 
 
-@_bare_jit
+@jit
 def _sift_down(keys, items, size, key, item):
     """Put an entry in the place of the root of a heap of `size` entries."""
     hole = 0
@@ -99,7 +94,7 @@ def _sift_down(keys, items, size, key, item):
     items[hole] = item
 
 
-@_bare_jit
+@jit
 def _offer(keys, items, size, capacity, key, item):
     """Offer an entry to a heap of the `capacity` largest; return its size."""
     if size == capacity:
@@ -119,7 +114,7 @@ def _offer(keys, items, size, capacity, key, item):
     return size + 1
 
 
-@_bare_jit
+@jit
 def _sort(keys, items, size):
     """Turn a heap into a list, largest key first."""
     for end in range(size - 1, 0, -1):
@@ -128,7 +123,7 @@ def _sort(keys, items, size):
         _sift_down(keys, items, end, key, item)
 
 
-@_bare_jit
+@jit
 def write_answers(keys, sizes, k, labels, scores):
     """Turn sorted keys into labels and scores, padded up to k."""
     for i in range(len(sizes)):
@@ -144,7 +139,7 @@ def write_answers(keys, sizes, k, labels, scores):
 # ---------------------------------------------------------------------------- mapped trees
 
 
-@_bare_jit
+@jit
 def _check_chunk(node, tree):
     """Check all that a search reads for a node: rows, children, weights, buckets, dense rows."""
     child_start, chunk_indptr, row_feature, row_indptr, child, weight = tree[:6]
@@ -191,7 +186,7 @@ def _check_chunk(node, tree):
     return True
 
 
-@_bare_jit
+@jit
 def is_sound(node, tree):
     """Can the chunk of a node be searched? Checked once, when it is first asked."""
     checked = tree[13]
@@ -201,7 +196,7 @@ def is_sound(node, tree):
     return checked[node] == SOUND
 
 
-@_bare_jit
+@jit
 def check_nodes(nodes, tree):
     for v in nodes:
         is_sound(np.int64(v), tree)
@@ -210,7 +205,7 @@ def check_nodes(nodes, tree):
 # ---------------------------------------------------------------------------- scores
 
 
-@_bare_jit
+@jit
 def _edge(score, link):
     """Logarithm of the probability of a child given its parent, float32."""
     if link == _LOGISTIC:
@@ -227,7 +222,7 @@ def _edge(score, link):
     return -(short * short * short)
 
 
-@_bare_jit
+@jit
 def _find(feature, node, tree):
     """The row of a feature in the chunk of a node, or -1."""
     row_feature, (shift, bucket_indptr, bucket) = tree[2], tree[7:10]
@@ -246,7 +241,7 @@ def _find(feature, node, tree):
     return np.int64(-1)
 
 
-@_bare_jit
+@jit
 def _expand(x_indices, x_data, begin, end, node, tree, place, hits, total):
     """Scores of all children of a node: `total` gets the sums in feature order plus the bias.
 
@@ -313,7 +308,7 @@ def _expand(x_indices, x_data, begin, end, node, tree, place, hits, total):
         total[j] += bias[first + j]
 
 
-@_bare_jit
+@jit
 def _close_hinges(total, n_children, path, link):
     """Turn scores of children into path scores, but for the logistic link: leave them.
 
@@ -336,7 +331,7 @@ def _close_hinges(total, n_children, path, link):
             total[j] = path - short * short * short
 
 
-@_bare_jit
+@jit
 def _fill_place(node, tree, place):
     if not is_sound(node, tree):
         return
@@ -344,7 +339,7 @@ def _fill_place(node, tree, place):
         place[tree[2][row]] = row + 1
 
 
-@_bare_jit
+@jit
 def _contains(indices, wanted):
     """Is `wanted` among the ascending indices?"""
     low, high = 0, len(indices)
@@ -360,7 +355,7 @@ def _contains(indices, wanted):
 # ---------------------------------------------------------------------------- beam
 
 
-@_bare_jit
+@jit
 def _order_pairs(f_items, f_sizes, low, high, by_parent, cursor, slots):
     """List the entries of all frontiers (row, place in its list), row or parent by parent."""
     n_rows = len(f_items)
@@ -386,7 +381,7 @@ def _order_pairs(f_items, f_sizes, low, high, by_parent, cursor, slots):
     return n_pairs
 
 
-@_bare_jit
+@jit
 def _offer_children(
     total, first, n_children, path, link, tree, bounds, wanted, excluded,
     answers, size, keep, inner, n_inner, beam,
@@ -436,7 +431,7 @@ def _offer_children(
     return size, n_inner
 
 
-@_bare_jit
+@jit
 def _look_up_together(pair, n_pairs, slots, items, row_entries, tree):
     """Is it worth while to note the places of a chunk for all the rows of its node?"""
     node = items[slots[pair] >> 32, slots[pair] & _ALL_BITS] >> 32
@@ -445,7 +440,7 @@ def _look_up_together(pair, n_pairs, slots, items, row_entries, tree):
     return last < n_pairs and items[slots[last] >> 32, slots[last] & _ALL_BITS] >> 32 == node
 
 
-@_bare_jit
+@jit
 def beam_rows(
     x_indptr, x_indices, x_data, start, stop, tree, link, bounds, e_indptr, e_indices,
     depth, beam, keep, frontiers, place, hits, total, out_keys, out_items, out_sizes,
@@ -515,7 +510,7 @@ def beam_rows(
         low, high = np.int64(child_start[low]), np.int64(child_start[high])
 
 
-@_bare_jit
+@jit
 def sort_answers(keys, items, sizes):
     for i in range(len(sizes)):
         _sort(keys[i], items[i], sizes[i])
@@ -524,7 +519,7 @@ def sort_answers(keys, items, sizes):
 # ---------------------------------------------------------------------------- several trees
 
 
-@_bare_jit
+@jit
 def _log_mean(paths, n):
     """Logarithm of the mean of exp of the first n values, float32; exact for equal values."""
     best = paths[0]
@@ -538,7 +533,7 @@ def _log_mean(paths, n):
     return np.float32(np.float64(best) + math.log1p(total / n))
 
 
-@_bare_jit
+@jit
 def _value(paths, n, gain, offset):
     """Gain times the mean probability plus offset, float32."""
     total = 0.0
@@ -547,7 +542,7 @@ def _value(paths, n, gain, offset):
     return np.float32(gain * (total / n) + offset)
 
 
-@_bare_jit
+@jit
 def merge_rows(keys, items, sizes, gain, offset, k, table, slots, paths, out_keys, out_sizes):
     """Join the answers of several trees: the best k by the mean over all trees.
 
@@ -594,7 +589,7 @@ def merge_rows(keys, items, sizes, gain, offset, k, table, slots, paths, out_key
         out_sizes[i] = size
 
 
-@_bare_jit
+@jit
 def combine(paths, labels, gain, offset, out):
     """Scores of labels from their path scores in all trees, (n_labels, n_trees)."""
     n_trees = paths.shape[1]
@@ -608,7 +603,7 @@ def combine(paths, labels, gain, offset, out):
 # ---------------------------------------------------------------------------- exact search
 
 
-@_bare_jit
+@jit
 def exact_rows(
     x_indptr, x_indices, x_data, start, stop, tree, link, bounds, e_indptr, e_indices,
     min_label, keep, hits, total, q_keys, q_items, out_keys, out_items, out_sizes,
@@ -674,7 +669,7 @@ def exact_rows(
     return np.int64(-1)
 
 
-@_bare_jit
+@jit
 def bound_nodes(parent, label, label_gain, label_offset, gain, offset):
     """Largest gain and offset of the labels at or below each node."""
     for v in range(len(parent) - 1, -1, -1):
@@ -685,7 +680,7 @@ def bound_nodes(parent, label, label_gain, label_offset, gain, offset):
             offset[parent[v]] = max(offset[parent[v]], offset[v])
 
 
-@_bare_jit
+@jit
 def threshold_rows(
     x_indptr, x_indices, x_data, start, stop, tree, link, threshold, hits, total, stack, paths,
     counts, out_labels, out_paths, filled,
@@ -734,7 +729,7 @@ def threshold_rows(
 # ---------------------------------------------------------------------------- given labels
 
 
-@_bare_jit
+@jit
 def path_rows(
     x_indptr, x_indices, x_data, start, stop, tree, link, parent, leaf_of, p_indptr, p_labels,
     hits, total, raw, stamp, route, out,
@@ -776,7 +771,7 @@ def path_rows(
     return -1
 
 
-@_bare_jit
+@jit
 def dense_rows(x_indptr, x_indices, x_data, start, stop, tree, link, paths, hits, total, out):
     """Path scores of all labels for the rows `start` to `stop`; return the first NaN row, or -1."""
     child_start, bias, label = tree[0], tree[6], tree[10]
