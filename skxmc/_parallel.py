@@ -7,10 +7,11 @@ that joblib is configured with, such as a dask cluster.
 
 import itertools
 import sys
+import threading
 import traceback
 import warnings
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 # Times that the same task may be lost with its worker before the loss is raised.
 _MAX_LOSSES = 3
@@ -102,6 +103,77 @@ def map_chunks(function, chunks, n_jobs=None):
             yield result
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def reduce_chunks(make_function, chunks, take, n_jobs=None):
+    """Apply a function to chunks in threads and hand the results on, one by one and in order.
+
+    For many short chunks whose results are added up: a thread stays, with what its function keeps
+    between the calls, and nothing passes through the calling thread, both of which `map_chunks`
+    pays for with each chunk. The order of the results, and so their sum, does not depend on the
+    number of threads.
+
+    Parameters
+    ----------
+    make_function : callable without arguments
+        Called once by each thread; returns what is then called with each chunk.
+    chunks : sequence
+    take : callable of one argument
+        Called with each result, in the order of the chunks, in one thread at a time.
+    n_jobs : int or None, default=None
+        Number of threads, see :func:`effective_n_jobs`. With 1 no thread is started.
+
+    Notes
+    -----
+    At most ``2 * n_jobs`` results are held. After an exception no further chunk is begun; it is
+    raised as soon as the calls under way have returned.
+
+    Examples
+    --------
+    >>> from skxmc._parallel import reduce_chunks
+    >>> texts = []
+    >>> reduce_chunks(lambda: str.upper, ["a", "b", "c"], texts.append, n_jobs=2)
+    >>> texts
+    ['A', 'B', 'C']
+    """
+    n_jobs = min(effective_n_jobs(n_jobs), len(chunks))
+    if n_jobs <= 1:
+        function = make_function() if chunks else None
+        for chunk in chunks:
+            take(function(chunk))
+        return
+    tasks, results, changed = enumerate(chunks), {}, threading.Condition()
+    n_taken, is_over = 0, False
+
+    def work():
+        nonlocal n_taken
+        function = make_function()
+        while True:
+            with changed:
+                number, chunk = next(tasks, (None, None))
+                if number is None:
+                    return
+                while number - n_taken >= 2 * n_jobs and not is_over:
+                    changed.wait()
+                if is_over:
+                    return
+            result = function(chunk)
+            with changed:
+                results[number] = result
+                while n_taken in results and not is_over:
+                    take(results.pop(n_taken))
+                    n_taken += 1
+                changed.notify_all()
+
+    executor = ThreadPoolExecutor(n_jobs, thread_name_prefix="skxmc")
+    try:
+        for future in as_completed([executor.submit(work) for _ in range(n_jobs)]):
+            future.result()
+    finally:
+        with changed:
+            is_over = True
+            changed.notify_all()
+        executor.shutdown(wait=True)
 
 
 class Workers:

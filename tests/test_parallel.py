@@ -11,7 +11,7 @@ import joblib
 import numpy as np
 import pytest
 
-from skxmc._parallel import effective_n_jobs, map_chunks
+from skxmc._parallel import effective_n_jobs, map_chunks, reduce_chunks
 from skxmc._progress import progress
 
 ROOT = Path(__file__).parents[1]
@@ -88,10 +88,85 @@ def test_an_exception_of_the_chunks_comes_through():
     assert not [t for t in threading.enumerate() if t.name.startswith("skxmc")]
 
 
-def test_keyboard_interrupt_ends_the_work():
+@pytest.mark.parametrize("n_jobs", [1, 2, 4])
+@pytest.mark.parametrize("n_chunks", [0, 1, 3, 50])
+def test_results_are_taken_in_order(n_jobs, n_chunks):
+    threads, results = set(), []
+
+    def make_function():
+        threads.add(threading.get_ident())
+
+        def work(i):
+            time.sleep(0.002 * (i % 3))
+            return i * i
+
+        return work
+
+    reduce_chunks(make_function, range(n_chunks), results.append, n_jobs)
+    assert results == [i * i for i in range(n_chunks)]
+    assert len(threads) <= min(n_jobs, n_chunks)
+    assert not [t for t in threading.enumerate() if t.name.startswith("skxmc")]
+
+
+def test_reduced_chunks_run_at_the_same_time():
+    barrier = threading.Barrier(3, timeout=30)
+    reduce_chunks(lambda: lambda _: barrier.wait(), range(3), lambda _: None, n_jobs=3)
+
+
+def test_few_results_wait_for_a_slow_first_one():
+    release, begun, results = threading.Event(), [], []
+
+    def work(i):
+        begun.append(i)
+        if i == 0:
+            release.wait(30)
+        elif i == 3:  # the last one that may begin before the first is taken
+            time.sleep(0.1)
+            assert len(begun) <= 4
+            release.set()
+        return i
+
+    reduce_chunks(lambda: work, range(20), results.append, n_jobs=2)
+    assert results == list(range(20))
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("place", ["make_function", "function", "take"])
+def test_an_exception_ends_a_reduction(n_jobs, place):
+    begun = []
+
+    def fail(where, i):
+        if where == place and i == 3:
+            raise ZeroDivisionError(f"in {where}")
+
+    def make_function():
+        fail("make_function", 3)
+
+        def work(i):
+            begun.append(i)
+            fail("function", i)
+            time.sleep(0.01)
+            return i
+
+        return work
+
+    with pytest.raises(ZeroDivisionError, match=place):
+        reduce_chunks(make_function, range(1000), lambda i: fail("take", i), n_jobs)
+    assert len(begun) <= 3 + 2 * n_jobs + 1
+    assert not [t for t in threading.enumerate() if t.name.startswith("skxmc")]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "list(map_chunks(work, range(100_000), 2))",
+        "reduce_chunks(lambda: work, range(100_000), id, 2)",
+    ],
+)
+def test_keyboard_interrupt_ends_the_work(call):
     code = """
 import os, signal, threading, time
-from skxmc._parallel import map_chunks
+from skxmc._parallel import map_chunks, reduce_chunks
 # a process that was started in the background inherits that SIGINT is ignored
 signal.signal(signal.SIGINT, signal.default_int_handler)
 begun = []
@@ -101,10 +176,10 @@ def work(i):
         os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.05)
 try:
-    list(map_chunks(work, range(100_000), n_jobs=2))
+    CALL
 except KeyboardInterrupt:
     print("interrupted", len(begun) < 50, threading.active_count())
-"""
+""".replace("CALL", call)
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
     )

@@ -5,6 +5,7 @@ arrays of tens of megabytes leave holes that the next ones do not fit into. A fi
 trains and assembles then stands at the sum of what its phases need instead of at the largest.
 """
 
+import math
 import mmap
 
 import numpy as np
@@ -37,7 +38,7 @@ def new_zeros(shape, dtype, *, huge_pages=False):
     (3, 1048576)
     """
     dtype = np.dtype(dtype)
-    n_items = int(np.prod(shape, dtype=np.int64))
+    n_items = math.prod(map(int, shape)) if np.iterable(shape) else int(shape)
     n_bytes = n_items * dtype.itemsize
     if n_bytes < (_OWN_PAGES // 4 if huge_pages else _OWN_PAGES):
         buffer = np.zeros(n_bytes + 64, dtype=np.uint8)

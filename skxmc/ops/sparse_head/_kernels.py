@@ -478,17 +478,20 @@ def _copy_rows(source, source_at, source_stride, n_rows, n_columns, out, out_at,
 @jit(no_cfunc_wrapper=True)
 def gradients_slice(
     first, stop, chunk, shape, weights, indices, x, gx, tile_stride, n_rows, dmargins, n_labels,
-    offsets, w, z, gw, rows, out,
+    offsets, w, z, gw, rows, out, spare,
 ):  # fmt: skip
     """Both gradients of the labels ``first`` to ``stop``, by ``dmargins`` (n_rows, n_labels).
 
-    Adds to ``gx``; writes the gradient of the weights to ``out`` unless that is empty.
+    Adds to ``gx``; writes the gradient of the weights to ``out``, which holds zeros, unless that is
+    empty. The row ``spare`` of ``out`` may be written, too.
     """
     n_slots, n_padded, group_size, n_group_rows, _, _, width, _, _ = shape
     z_zero, gw_trash = (chunk + n_group_rows) * width, (chunk + n_group_rows) * n_padded
-    # Where one tile is all, the gradient of each group may be written over that of the last one.
-    gw_stride = n_padded if n_rows > width else 0
     is_wanted = len(out) > 0
+    # Where one tile and whole vectors are all, nothing has to wait before it is written. Else the
+    # gradient of each group may be written over that of the last one, unless tiles are to come.
+    is_direct = is_wanted and n_rows <= width and n_slots == n_padded
+    gw_stride = n_padded if n_rows > width else 0
     for begin in range(first, stop, chunk):
         end = min(begin + chunk, stop)
         for tile in range(0, n_rows, width):
@@ -505,15 +508,18 @@ def gradients_slice(
                 gw_at = (label - begin) * gw_stride
                 if is_wanted:
                     prefetch_for_writing(out, (label + group_size) * n_slots, n * n_slots)
-                if tile == 0:
+                if tile == 0 and not is_direct:
                     fill(gw, gw_at, n * n_padded // LANES, np.float32(0))
                 if not _load_group(label, n, shape, weights, indices, offsets, w):
                     return label
+                target, at, trash = gw, gw_at, gw_trash
+                if is_direct:
+                    target, at, trash = out, label * n_slots, spare * n_slots
                 _add_gradients(
-                    *(gw, gw_at, gw_trash, x, gx, x_at, offsets, w, z, (label - begin) * width),
+                    *(target, at, trash, x, gx, x_at, offsets, w, z, (label - begin) * width),
                     *(z_zero, z_zero + width, n, n_group_rows, n_padded, width, rows),
                 )
-                if is_wanted and tile + width >= n_rows:
+                if is_wanted and not is_direct and tile + width >= n_rows:
                     _copy_rows(gw, gw_at, n_padded, n, n_slots, out, label * n_slots, n_slots)
     return -1
 

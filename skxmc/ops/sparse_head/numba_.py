@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skxmc._parallel import effective_n_jobs, map_chunks
+from skxmc._parallel import effective_n_jobs, map_chunks, reduce_chunks
 from skxmc.ops._memory import new_zeros
 from skxmc.ops.csr import canonical_pattern
 from skxmc.ops.sparse_head import _checks, _kernels
@@ -32,12 +32,12 @@ _LARGEST_TILE = 128
 #: Labels of a dense part that share the features while these are in the first cache.
 _DENSE_GROUP = 32
 #: Labels whose margins are turned from label-major to row-major at a time, and the other way.
-_BLOCK, _GRADIENT_BLOCK = 64, 256
+_BLOCK, _GRADIENT_BLOCK = 64, 512
 #: Bytes of margins from which they are written past the caches.
 _PAST_CACHES = 1 << 25
 #: Slices of labels with a gradient of the features of their own, at most (also the most threads of
 #: a backward pass), and the weights for each value of that gradient that make one worth its while.
-_MOST_SLICES, _WEIGHTS_A_VALUE = 16, 8
+_MOST_SLICES, _WEIGHTS_A_VALUE = 16, 32
 #: Gradients of the features that are allocated together, at most, and the bytes that they may take.
 _ARRAYS_AT_ONCE, _HUGE_PAGE = 4, 1 << 21
 #: Bytes of gradients of weights that may wait where the batch is cut into tiles.
@@ -391,21 +391,19 @@ def train_step(
             _frozen(target_rows[entries]),
         )
         weight = positive_weight[first:stop] if positive_weight.size else positive_weight
-        for part_loss, gradient in _train_part(
-            batch, total.new, number, part, state, positives, _frozen(weight), loss, optimizer,
+        loss_sum += _train_part(
+            batch, total, number, part, state, positives, _frozen(weight), loss, optimizer,
             step_key(seed, step, number), n_jobs, chunk_bytes,
-        ):  # fmt: skip
-            loss_sum += part_loss
-            total.add(gradient)
+        )  # fmt: skip
         first = stop
     return StepResult(loss_sum, total.rows())
 
 
 def _train_part(
-    batch, new_gradient, number, part, state, positives, positive_weight, loss, optimizer, key,
-    n_jobs, chunk_bytes,
+    batch, total, number, part, state, positives, positive_weight, loss, optimizer, key, n_jobs,
+    chunk_bytes,
 ):  # fmt: skip
-    """Yield the loss and the gradient of the features of each slice of a part."""
+    """Add up the gradient of the features of a part; return its loss."""
     layout = _lay_out(part, batch.n_inputs, batch.width)
     _, n_padded, chunk, _, _, n_inputs, width, _, _ = layout.shape
     if batch.n_tiles > 1:
@@ -421,29 +419,35 @@ def _train_part(
     n_compensated = 0 if state.compensation is None else len(state.compensation)
     decay = np.float32(optimizer.learning_rate * optimizer.weight_decay)
 
-    def run(bounds):
-        gradient = new_gradient()
-        gw, rows = layout.gradient_scratch(chunk)
-        gb, sums = np.zeros(chunk), np.zeros(batch.n_tiles * LANES)
-        label = _kernels.train_slice(
-            *(*bounds, chunk, layout.shape, layout.weights, layout.indices, layout.bias),
-            *(
-                (_bytes(part.weights), part.bias),
-                first_moments[0],
-                second_moments[0],
-                _bytes(state.compensation),
-                n_compensated,
-            ),
-            *(first_moments[1], second_moments[1], _frozen(batch.x), gradient),
-            *(batch.tile_stride, batch.n_rows, *positives, positive_weight),
-            *(loss.name == "squared_hinge", (kind, *settings), decay),
-            *(bool(optimizer.train_bias), np.uint32(key), *layout.scratch(1), gw, gb),
-            *(np.empty(width, np.float32), sums, rows),
-        )
-        _check_indices(label, part, n_inputs, f"Part {number}")
-        return float(sums.sum()), gradient
+    x, out, compensation = _frozen(batch.x), _bytes(part.weights), _bytes(state.compensation)
+    losses = []
 
-    return map_chunks(run, layout.slices(_n_slices(layout, n_inputs)), n_jobs)
+    def make_run():
+        scratch, (gw, rows) = layout.scratch(1), layout.gradient_scratch(chunk)
+        gb, saved = np.zeros(chunk), np.empty(width, np.float32)
+
+        def run(bounds):
+            gradient, sums = total.new(), np.zeros(batch.n_tiles * LANES)
+            label = _kernels.train_slice(
+                *(*bounds, chunk, layout.shape, layout.weights, layout.indices, layout.bias),
+                *((out, part.bias), first_moments[0], second_moments[0], compensation),
+                *(n_compensated, first_moments[1], second_moments[1], x, gradient),
+                *(batch.tile_stride, batch.n_rows, *positives, positive_weight),
+                *(loss.name == "squared_hinge", (kind, *settings), decay),
+                *(bool(optimizer.train_bias), np.uint32(key), *scratch, gw, gb),
+                *(saved, sums, rows),
+            )
+            _check_indices(label, part, n_inputs, f"Part {number}")
+            return float(sums.sum()), gradient
+
+        return run
+
+    def take(result):
+        losses.append(result[0])
+        total.add(result[1])
+
+    reduce_chunks(make_run, layout.slices(_n_slices(layout, n_inputs)), take, n_jobs)
+    return sum(losses)
 
 
 def _optimizer_settings(optimizer):
@@ -491,34 +495,42 @@ def gradients(features, dmargins, part, *, n_jobs=None):
     O(n_rows * n_labels * fan_in) time; the results, two arrays of the size of the features, and
     two more for each thread.
     """
-    features = _checks.check_features(features)
-    weight_gradient = _new_result(part.weights.shape)
-    return weight_gradient, _gradients(features, dmargins, part, weight_gradient, n_jobs)
+    return _gradients(_checks.check_features(features), dmargins, part, True, n_jobs)
 
 
-def _gradients(features, dmargins, part, weight_gradient, n_jobs):
+def _gradients(features, dmargins, part, is_wanted, n_jobs):
+    """Both gradients; that of the weights only where it is wanted, else None."""
     n_rows, n_inputs = features.shape
     _checks.check_part(part, n_inputs)
     dmargins = _frozen(_checks.check_dmargins(dmargins, n_rows, part.n_labels))
     batch = _tile(features, n_jobs)
     layout = _lay_out(part, n_inputs, batch.width)
     chunk = layout.block(_GRADIENT_BLOCK)
-    total = _Total(batch)
+    total, slices = _Total(batch), layout.slices(_n_slices(layout, n_inputs))
+    weight_gradient, out = None, _NO_FLOATS.copy()
+    if is_wanted:  # a row more for each slice, for what nobody reads
+        out = _new_result((part.n_labels + len(slices), part.fan_in))
+        weight_gradient = out[: part.n_labels]
+    x, out = _frozen(batch.x), out.reshape(-1)
 
-    def run(bounds):
-        gradient = total.new()
-        gw, rows = layout.gradient_scratch(chunk)
-        label = _kernels.gradients_slice(
-            *(*bounds, chunk, layout.shape, layout.weights, layout.indices, _frozen(batch.x)),
-            *(gradient, batch.tile_stride, n_rows, dmargins, part.n_labels),
-            *(*layout.scratch(chunk + 1), gw, rows, weight_gradient.reshape(-1)),
-        )
-        _check_indices(label, part, n_inputs, "The part")
-        return gradient
+    def make_run():
+        scratch = *layout.scratch(chunk + 1), *layout.gradient_scratch(chunk)
 
-    for gradient in map_chunks(run, layout.slices(_n_slices(layout, n_inputs)), n_jobs):
-        total.add(gradient)
-    return total.rows()
+        def run(task):
+            number, bounds = task
+            gradient = total.new()
+            label = _kernels.gradients_slice(
+                *(*bounds, chunk, layout.shape, layout.weights, layout.indices, x, gradient),
+                *(batch.tile_stride, n_rows, dmargins, part.n_labels, *scratch, out),
+                part.n_labels + number,
+            )
+            _check_indices(label, part, n_inputs, "The part")
+            return gradient
+
+        return run
+
+    reduce_chunks(make_run, list(enumerate(slices)), total.add, n_jobs)
+    return weight_gradient, total.rows()
 
 
 def grad_weights(features, dmargins, part, *, n_jobs=None):
@@ -553,7 +565,7 @@ def grad_features(dmargins, part, n_inputs, *, n_jobs=None):
         The second of the two results of `gradients`.
     """
     features = np.zeros((len(dmargins), n_inputs), dtype=np.float32)
-    return _gradients(features, dmargins, part, _NO_FLOATS.copy(), n_jobs)
+    return _gradients(features, dmargins, part, False, n_jobs)[1]
 
 
 def input_gradients(features, dmargins, part, first, stop):
