@@ -60,6 +60,9 @@ from skxmc.ops.sparse_head._simd_update import (
 
 # Not to be called from Python: without the wrappers for that they compile in half the time.
 _helper = jit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# What is called for each group of labels, which may be one label: a call hands over an array as
+# seven numbers, on the stack, and took half of the time of such a group.
+_inlined = jit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 #: Slots that are treated in one go: their rows of 128 floats fill two thirds of a first cache.
 _SLAB = 64
 # A position that Numba, unlike for a literal 0, does not compile a version of its own for.
@@ -120,7 +123,7 @@ def _decode(code, weights, start, n_slots, out, out_at):
         decode_float8(weights, start, n_slots, out, out_at)
 
 
-@_helper
+@_inlined
 def _load_group(label, n, shape, weights, indices, offsets, w):
     """Fetch a group of ``n`` labels: where its rows begin in a tile, and its weights in float32.
 
@@ -141,7 +144,7 @@ def _load_group(label, n, shape, weights, indices, offsets, w):
     return right
 
 
-@_helper
+@_inlined
 def _add_margins(z, z_at, n, shape, x, x_at, offsets, w):
     """Add to the margins ``z`` of a group the products of its weights and the features."""
     n_padded, group_size, width = shape[1], shape[2], shape[6]
@@ -171,7 +174,7 @@ def _add_margins(z, z_at, n, shape, x, x_at, offsets, w):
             v += 4 * LANES if wide else LANES
 
 
-@_helper
+@_inlined
 def _margins(label, n, shape, weights, indices, bias, x, x_at, offsets, w, z, z_at):
     """Margins of the ``n`` labels of a group for a tile of rows; whether its indices are right."""
     width, n_group_rows = shape[6], shape[3]
