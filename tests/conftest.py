@@ -1,6 +1,7 @@
 """Settings shared by all tests, and the fixtures of the tests of the benchmarks."""
 
 import csv
+import gc
 import itertools
 import subprocess
 import sys
@@ -13,6 +14,12 @@ import scipy.sparse as sp
 from skxmc.datasets import dump_folder, make_xmc_classification
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector what is there anyway: 700,000 objects, of the tests mainly."""
+    gc.freeze()
+
 
 # Makes helpers such as `contract` importable from test files in any folder.
 sys.path.insert(0, str(Path(__file__).parent))

@@ -842,7 +842,7 @@ CONTRACT_CHECKS = [
 ]
 
 
-def contract_params(estimators, *, without=None, options=None):
+def contract_params(estimators, *, without=None, options=None, slow=()):
     """``pytest.param(estimator, check)`` for each estimator and each check.
 
     Parameters
@@ -853,10 +853,13 @@ def contract_params(estimators, *, without=None, options=None):
     options : dict of {check name: dict of keyword arguments} or None
         Other limits for single checks, for example ``{"check_dense_features": {"tolerance":
         1e-3}}``.
+    slow : collection of check names, or "all"
+        Checks that `make test` leaves to `make test-slow`.
     """
     without, options = without or {}, options or {}
     known = {check.__name__ for check in CONTRACT_CHECKS}
-    unknown = (set(without) | set(options)) - known
+    slow = known if slow == "all" else set(slow)
+    unknown = (set(without) | set(options) | slow) - known
     if unknown:
         raise ValueError(f"There is no contract check named {sorted(unknown)}.")
     return [
@@ -864,6 +867,7 @@ def contract_params(estimators, *, without=None, options=None):
             estimator,
             functools.partial(check, **options.get(check.__name__, {})),
             id=f"{type(estimator).__name__}-{i}-{check.__name__}",
+            marks=[pytest.mark.slow] if check.__name__ in slow else [],
         )
         for i, estimator in enumerate(estimators)
         for check in CONTRACT_CHECKS

@@ -17,12 +17,14 @@ FLAT_TREES = [
     ParabelTree(random_state=0),
     ParabelTree("plt", random_state=0),
 ]
-# ... and with several.
+# ... and with several: one with all that a tree can have, and the others.
 DEEP_TREES = [
-    ParabelTree("plt", max_leaf=3, random_state=0),
     ParabelTree(
         "xr-linear", max_leaf=3, search="exact", negatives="teacher+matcher", random_state=0
     ),
+]
+MORE_DEEP_TREES = [
+    ParabelTree("plt", max_leaf=3, random_state=0),
     ParabelTree("parabel", max_leaf=2, random_state=0),
     ParabelTree("bonsai", max_leaf=2, arity=3, random_state=0),
 ]
@@ -63,8 +65,14 @@ OUT_OF_FOLD = {
 WIDE = {"check_wide_target": {"n_labels": 50_000, "n_samples": 2_000}}
 
 
-@parametrize_with_checks([*ESTIMATORS, *FLAT_TREES, *DEEP_TREES, *SPARSE_LAYERS, *HIDDEN_LAYERS])
+@parametrize_with_checks([*ESTIMATORS, *FLAT_TREES, *DEEP_TREES, *MORE_DEEP_TREES, *SPARSE_LAYERS])
 def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks(HIDDEN_LAYERS)
+def test_scikit_learn_checks_of_hidden_layers(estimator, check):
     check(estimator)
 
 
@@ -73,12 +81,15 @@ def test_scikit_learn_checks(estimator, check):
     [
         *contract_params(ESTIMATORS),
         *contract_params(DEEP_TREES, without=CLUSTERED),
-        *contract_params(FLAT_TREES, options=WIDE),
+        *contract_params(MORE_DEEP_TREES, without=CLUSTERED, slow="all"),
+        *contract_params(FLAT_TREES[1:], options=WIDE),
+        *contract_params(FLAT_TREES[:1], options=WIDE, slow={"check_wide_target"}),
         *contract_params(SPARSE_LAYERS),
         *contract_params(
             HIDDEN_LAYERS,
             without=BY_CLUSTER,
             options={"check_dense_features": {"tolerance": 1e-2}},
+            slow="all",
         ),
         *contract_params(CALIBRATORS, without=OUT_OF_FOLD),
     ],

@@ -117,6 +117,7 @@ def test_lost_loky_workers_are_told_and_a_deadly_task_is_given_up(monkeypatch):
         assert list(Workers().map(die_with, range(6), -1)) == list(range(6))
 
 
+@pytest.mark.slow
 def test_a_deadly_task_is_given_up_by_dask():
     distributed = pytest.importorskip("distributed")
     import dask
@@ -127,6 +128,7 @@ def test_a_deadly_task_is_given_up_by_dask():
         assert list(Workers().map(die_with, range(6), -1)) == list(range(6))
 
 
+@pytest.mark.slow
 def test_data_that_is_lost_with_all_workers_is_sent_again():
     distributed = pytest.importorskip("distributed")
     with two_workers("dask"):

@@ -106,6 +106,7 @@ def test_reader(tmp_path, run):
     assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
 
 
+@pytest.mark.slow
 def test_train(data_folder, tmp_path, run):
     out, rows = run(
         *("bench_train.py", "--data", data_folder, "--labels", 20, "--rounds", 1),

@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("distributed")
 
 
+@pytest.mark.slow
 def test_bench_cluster(run, tmp_path):
     printed, rows = run("bench_cluster.py", "--rows", 300, "--labels", 60, output=tmp_path)
     assert [(row["method"], row["where"][:9]) for row in rows] == [

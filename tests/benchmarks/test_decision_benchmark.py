@@ -24,6 +24,7 @@ def run(*arguments, output):
         return done.stdout, list(csv.DictReader(stream))
 
 
+@pytest.mark.slow
 def test_values_of_our_decisions(tmp_path):
     data = make_xmc_classification(400, 120, 25, random_state=0)
     parts = {}

@@ -142,6 +142,7 @@ def test_ratios_leave_out_what_a_method_does_not_do(module):
     assert head.ratio(rows, others, "backward_s") is None
 
 
+@pytest.mark.slow
 def test_speed_of_the_layouts(tmp_path, run):
     out, rows = run(
         *("bench_sparse_head.py", "--methods", "reference fixed", "numba group", "numba dense"),
@@ -185,6 +186,7 @@ def test_targets_have_a_few_labels_in_each_row(module):
     assert counts[:500].sum() > 1.5 * counts[500:].sum()
 
 
+@pytest.mark.slow
 def test_memory_of_layer_and_training(tmp_path, run):
     out, rows = run(
         *("bench_dst_memory.py", "--settings", "groups, bfloat16", "--n-labels", 40_000),
@@ -323,6 +325,7 @@ def test_excluded_pairs_have_the_columns_of_the_task(module, folders, tmp_path):
             accuracy.Task(session, args, "embeddings")
 
 
+@pytest.mark.slow
 def test_table(folders, tmp_path, run):
     data, emb = folders
     out, rows = run(

@@ -10,6 +10,7 @@ def test_families_stay_together(module):
     assert isinstance(family(""), int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--validate", "--tokens", "compounds")])
 def test_script(run, text_folder, tmp_path, options):
     variants = ["no label text", "label texts alone, one-hot", "random walk 0.1"]

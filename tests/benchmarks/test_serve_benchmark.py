@@ -6,6 +6,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
 
+@pytest.mark.slow
 def test_bench_serve(run, data_folder, tmp_path):
     printed, rows = run(
         *("bench_serve.py", "--data", data_folder, "--clients", 1, 4, "--seconds", 0.3),

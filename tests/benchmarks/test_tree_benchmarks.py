@@ -209,6 +209,7 @@ def test_rows_are_written_as_they_come(module, tmp_path):
     assert (tmp_path / "script.csv").read_text().count("\n") == 4
 
 
+@pytest.mark.slow
 def test_train_reports_missing_peers_and_goes_on(data_folder, tmp_path, run):
     out, rows = run(
         *("bench_tree_train.py", "--data", data_folder, "--rounds", 2, "--latency-rows", 5),

@@ -17,6 +17,7 @@ def test_siblings_are_held_out_together(module):
     assert isinstance(group("", 5), bool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--held-out", "4")])
 def test_script(run, text_folder, tmp_path, options):
     out, rows = run(

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import matplotlib as mpl
+import pytest
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -12,6 +13,7 @@ import matplotlib.pyplot as plt
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "calibration.py"
 
 
+@pytest.mark.slow
 def test_calibration_errors_fall_and_the_ranking_stays(tmp_path, capsys):
     figure = tmp_path / "reliability.png"
     evaluations, probabilities = runpy.run_path(str(EXAMPLE))["main"](figure, every=12, n_splits=2)

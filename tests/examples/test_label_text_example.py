@@ -3,9 +3,12 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "label_text.py"
 
 
+@pytest.mark.slow
 def test_label_text_finds_what_was_never_trained(capsys):
     results, model = runpy.run_path(str(EXAMPLE))["main"](epochs=12)
     plain = results["ParabelTree"]

@@ -3,9 +3,12 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "sparse_head.py"
 
 
+@pytest.mark.slow
 def test_inputs_chosen_by_the_data_are_better(capsys):
     found, model = runpy.run_path(str(EXAMPLE))["main"](every=20, fan_in=32, epochs=6)
     out = capsys.readouterr().out

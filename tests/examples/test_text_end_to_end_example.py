@@ -5,10 +5,12 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "text_end_to_end.py"
 
 
+@pytest.mark.slow
 def test_encoder_and_sparse_layer_learn_together(capsys):
     models, evaluations = runpy.run_path(str(EXAMPLE))["main"](every=24, epochs=4)
     out = capsys.readouterr().out

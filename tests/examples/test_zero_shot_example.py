@@ -3,9 +3,12 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "zero_shot.py"
 
 
+@pytest.mark.slow
 def test_a_teacher_that_errs_teaches(capsys):
     evaluations, model = runpy.run_path(str(EXAMPLE))["main"](every=24)
     assert evaluations["trained"]["P@1"] > 1.5 * evaluations["untrained"]["P@1"]

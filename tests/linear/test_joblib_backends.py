@@ -76,7 +76,14 @@ def test_backends_that_return_all_results_together(data, expected):
         assert_same(make("parabel").fit(data.X, data.Y), expected["parabel"])
 
 
-@pytest.mark.parametrize("name", ["dismec", "parabel", "calibrator"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dismec",
+        pytest.param("parabel", marks=pytest.mark.slow),
+        pytest.param("calibrator", marks=pytest.mark.slow),
+    ],
+)
 def test_a_worker_is_killed_in_the_middle(pids, data, expected, name, monkeypatch):
     killed = kill_after_first(monkeypatch, pids)
     with warnings.catch_warnings():
