@@ -422,10 +422,6 @@ def _child(first, last, seed, corpus, counter, counts, findings, folder):
         if number % 500 == 0:
             gc.collect()
     counter.value = last
-    counts.close()
-    findings.close()
-    counts.join_thread()
-    findings.join_thread()
 
 
 def fuzz(mutations, seed, corpus=None, *, first=0, progress=None):
@@ -437,7 +433,8 @@ def fuzz(mutations, seed, corpus=None, *, first=0, progress=None):
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as tmp:
         while begin < end:
             counter = context.Value("q", begin)
-            counts, findings = context.Queue(), context.Queue()
+            # Written to at once: what is in a buffer would be lost with the process.
+            counts, findings = context.SimpleQueue(), context.SimpleQueue()
             child = context.Process(
                 target=_child, args=(begin, end, seed, corpus, counter, counts, findings, tmp)
             )
@@ -468,11 +465,8 @@ def fuzz(mutations, seed, corpus=None, *, first=0, progress=None):
 
 
 def _drain(queue, take, one=False):
-    while True:
-        try:
-            value = queue.get(timeout=0.05)
-        except Exception:
-            return
+    while not queue.empty():
+        value = queue.get()
         take([value] if one else value)
 
 

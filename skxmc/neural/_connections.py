@@ -3,12 +3,14 @@
 import numpy as np
 import scipy.sparse as sp
 
-from skxmc.neural._front import rows_of
+from skxmc.neural._front import IdentityFront, rows_of
 from skxmc.neural._output_layer import to_numpy
 from skxmc.ops.sparse_head.initial import index_dtype
 
 # Numbers of the covariances, and of the features, that exist at a time.
 _CHUNK = 1 << 20
+# Entries of sparse rows that are added up at a time, and the bytes that one of their sums takes.
+_ENTRIES, _ENTRY_BYTES = 1 << 18, 88
 
 
 def connect_to_data(parts, front, X, targets):
@@ -33,27 +35,42 @@ def connect_to_data(parts, front, X, targets):
     Notes
     -----
     O(positives * n_inputs) time and the features of each row once for each million numbers of
-    (rows of the parts, inputs) in which it has a label; 12 MiB.
+    (rows of the parts, inputs) in which it has a label; 12 MiB. Of sparse rows that are the
+    features themselves O(entries of the rows of each label), and 22 MiB.
     """
     first = 0
     for part in parts:
         stop = first + part.n_labels
         if part.indices is not None and part.fan_in < front.n_outputs:
             by_row = _members(targets, first, stop, part.group_size, len(part.indices))
-            _connect(part.indices, front, X, by_row)
+            if is_sparse_identity(front, X):
+                _connect_to_entries(part.indices, X, by_row)
+            else:
+                _connect(part.indices, front, X, by_row)
         first = stop
 
 
-def connection_bytes(plan, n_inputs, n_samples):
+def is_sparse_identity(front, X):
+    """Whether the features are sparse rows as they are, whose entries alone have to be seen."""
+    return isinstance(front, IdentityFront) and sp.issparse(X)
+
+
+def connection_bytes(plan, n_inputs, n_samples, *, sparse=False):
     """What `connect_to_data` takes for a moment beside the parts, in bytes.
 
     Features and what they are without their mean; covariances and an argument of 64 bits for each.
+    Of sparse rows without a front the sums of some entries, and the means.
 
     Parameters
     ----------
     plan : list of (n_labels, fan_in or None, group_size)
     n_inputs, n_samples : int
+    sparse : bool, default=False
+        Whether `is_sparse_identity`.
     """
+    if sparse:
+        chooses = any(fan_in is not None and fan_in < n_inputs for _, fan_in, _ in plan)
+        return chooses * (_ENTRY_BYTES * max(_ENTRIES, n_inputs) + 16 * n_inputs)
     features = _block_size(n_samples, n_inputs) * n_inputs
     sizes = [
         _block_size(-(-n_labels // group_size), n_inputs) * n_inputs
@@ -95,6 +112,38 @@ def _connect(indices, front, X, by_row):
         known = np.diff(members.tocsc().indptr) > 0  # others keep their random inputs
         best = np.sort(best, axis=1).astype(index_dtype(n_inputs))
         indices[groups][known] = best[known]
+
+
+def _connect_to_entries(indices, X, by_row):
+    """The same from the entries of sparse rows: an input that none of them has counts by its mean."""
+    fan_in = indices.shape[1]
+    mean = np.asarray(X.sum(axis=0, dtype=np.float64)).ravel() / X.shape[0]
+    rarest = np.argsort(mean, kind="stable")
+    members = by_row.tocsc()
+    entries = (members != 0).T @ np.diff(X.indptr).astype(np.int64)  # of the rows of each group
+    ends = np.cumsum(entries)
+    first = 0
+    while first < len(indices):
+        stop = np.searchsorted(ends, ends[first] - entries[first] + _ENTRIES, side="right")
+        groups = slice(first, max(first + 1, int(stop)))
+        sums = sp.csr_array(members[:, groups].T @ X)
+        count = members[:, groups].sum(axis=0, dtype=np.float64)
+        row = np.repeat(np.arange(sums.shape[0]), np.diff(sums.indptr))
+        covariance = sums.data - count[row] * mean[sums.indices]
+        order = np.lexsort((sums.indices, -covariance, row))
+        is_above = covariance > -count[row] * mean[rarest[0]]  # all that a lacking input may have
+        n_above = np.bincount(row[is_above], minlength=sums.shape[0])
+        for i in np.flatnonzero(count):
+            best = order[sums.indptr[i] : sums.indptr[i + 1]]
+            chosen = sums.indices[best[:fan_in]]
+            if n_above[i] < fan_in:  # inputs that no row has may come before frequent ones
+                lacking = rarest[: fan_in + len(best)]
+                lacking = lacking[~np.isin(lacking, sums.indices[best])][:fan_in]
+                inputs = np.concatenate([sums.indices[best], lacking])
+                values = np.concatenate([covariance[best], -count[i] * mean[lacking]])
+                chosen = inputs[np.lexsort((inputs, -values))[:fan_in]]
+            indices[first + i] = np.sort(chosen)
+        first = groups.stop
 
 
 def _features(front, X, rows):

@@ -20,7 +20,7 @@ from skxmc.label_space._weighting import positive_weights
 from skxmc.neural import _front, _loaded
 from skxmc.neural._accumulation import AccumulatingFront, innermost
 from skxmc.neural._checkpoint import Checkpoint, fingerprint
-from skxmc.neural._connections import connect_to_data, connection_bytes
+from skxmc.neural._connections import connect_to_data, connection_bytes, is_sparse_identity
 from skxmc.neural._head_learner import AuxiliaryHead, HeadLearner
 from skxmc.neural._memory import MemoryFootprint, hidden_layer_bytes, layer_bytes, step_bytes
 from skxmc.neural._output_layer import (
@@ -57,7 +57,7 @@ _CLASS_KINDS = ("binary", "multiclass")
 # Features of prediction that exist at a time.
 _BLOCK_BYTES = 1 << 26
 
-# "auto": labels times features up to which the first inputs come from the data.
+# "auto": labels times features up to which the first inputs come from dense features.
 _CONNECTED = 1 << 28
 
 # "auto": dropout of what an encoder gives. Over a hidden layer sparse labels lose by it: 2.3 points
@@ -120,7 +120,8 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
         "l2" scales each row to unit length, in `fit` and in all predictions.
     connections : {"auto", "data", "random"}, default="auto"
         First inputs of a label: those with the largest covariance with it, or random ones. "auto"
-        looks at the data where labels times features are up to 2^28.
+        looks at the data where labels times features are up to 2^28, and always where ``X`` is
+        sparse and has no hidden layer: of many words, random ones say nothing about a label.
     dynamics : {"static", "set", "rigl"}, default="set"
         Whether inputs change: not; new ones at random (SET); or where the gradient of a batch is
         largest (RigL).
@@ -675,9 +676,11 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
             adam = new_optimizer("adam", 1.0, 0.0, 0.0)
             auxiliary = sum(layer_bytes(sizes, n_inputs, "float32", adam, [0]))
         activations = step_bytes(batch_size, n_inputs, effective_n_jobs(self.n_jobs))
-        if self._connects_to_data(n_labels, n_inputs):
+        is_direct = sparse and self.encoder is None and width is None
+        if self._connects_to_data(n_labels, n_inputs, is_direct):
             rows = 10**9 if n_samples is None else n_samples
-            activations = max(activations, connection_bytes(plan, n_inputs, rows))
+            needed = connection_bytes(plan, n_inputs, rows, sparse=is_direct)
+            activations = max(activations, needed)
         if self.encoder is not None and not is_front(self.encoder):
             from skxmc.neural.torch_text import text_footprint
 
@@ -845,13 +848,14 @@ class SparseDSTClassifier(XMCClassifierMixin, BaseEstimator):
             stream_seed(seed, _STREAM_LAYER),
             bias=bias,
         )
-        if self._connects_to_data(targets.shape[1], front.n_outputs):
+        is_direct = is_sparse_identity(front, X)
+        if self._connects_to_data(targets.shape[1], front.n_outputs, is_direct):
             connect_to_data(parts, front, X, targets)
         return parts
 
-    def _connects_to_data(self, n_labels, n_inputs):
-        few = n_labels * n_inputs <= _CONNECTED
-        return self.connections == "data" or (self.connections == "auto" and few)
+    def _connects_to_data(self, n_labels, n_inputs, is_direct):
+        is_cheap = is_direct or n_labels * n_inputs <= _CONNECTED
+        return self.connections == "data" or (self.connections == "auto" and is_cheap)
 
     def _output_layer(self, parts, front, weights, seed):
         backend, device = self._backend()

@@ -30,7 +30,11 @@ def best_inputs(X, Y, group_size):
     n_groups = -(-Y.shape[1] // group_size)
     for group in range(n_groups):
         members = Y[:, group * group_size : (group + 1) * group_size].sum(axis=1)
-        yield np.sort(np.argsort(-(members @ centred))[:FAN_IN]) if members.any() else None
+        yield (
+            np.sort(np.argsort(-(members @ centred), kind="stable")[:FAN_IN])
+            if members.any()
+            else None
+        )
 
 
 @pytest.mark.parametrize("group_size", [1, 2])
@@ -38,6 +42,7 @@ def best_inputs(X, Y, group_size):
 @pytest.mark.parametrize("sparse", [False, True])
 def test_the_largest_covariances(group_size, chunk, sparse, monkeypatch):
     monkeypatch.setattr(_connections, "_CHUNK", chunk)
+    monkeypatch.setattr(_connections, "_ENTRIES", chunk)
     X, Y = problem()
     plan = [(2, None, 1), (8, FAN_IN, group_size)]  # a dense head before it
     parts, random = parts_of(plan, X.shape[1]), parts_of(plan, X.shape[1])
@@ -50,12 +55,30 @@ def test_the_largest_covariances(group_size, chunk, sparse, monkeypatch):
         assert_array_equal(found, before if inputs is None else inputs)
 
 
-def test_equal_covariances_take_the_smaller_input():
+@pytest.mark.parametrize("group_size", [1, 2])
+@pytest.mark.parametrize("entries", [1 << 18, 10])
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.5])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_covariances_of_few_entries(group_size, entries, density, sign, monkeypatch):
+    """Labels whose rows have fewer entries than a label has weights, and inputs without any."""
+    monkeypatch.setattr(_connections, "_ENTRIES", entries)
+    X, Y = problem(n_inputs=30)
+    X = sign * np.abs(X) * (np.random.default_rng(1).random(X.shape) < density)
+    X[:, 20] = 0
+    parts = parts_of([(10, FAN_IN, group_size)], 30)
+    front = IdentityFront(30)
+    _connections.connect_to_data(parts, front, sp.csr_array(X), sp.csr_array(Y))
+    for found, inputs in zip(parts[0].indices, best_inputs(X, Y, group_size), strict=True):
+        if inputs is not None:
+            assert_array_equal(found, inputs)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_equal_covariances_take_the_smaller_input(sparse):
     X = np.repeat(np.array([[1.0], [0.0]], dtype=np.float32), 6, axis=1)
     parts = parts_of([(1, FAN_IN, 1)], 6)
-    _connections.connect_to_data(
-        parts, IdentityFront(6), X, sp.csr_array(np.array([[1.0], [0.0]], dtype=np.float32))
-    )
+    Y = sp.csr_array(np.array([[1.0], [0.0]], dtype=np.float32))
+    _connections.connect_to_data(parts, IdentityFront(6), sp.csr_array(X) if sparse else X, Y)
     assert_array_equal(parts[0].indices, [[0, 1, 2]])
 
 
@@ -71,12 +94,32 @@ def test_memory_is_what_it_says(shape):
     plan = [(n_labels, 16, 1)]
     parts, front = parts_of(plan, n_inputs), IdentityFront(n_inputs)
     with traced_memory() as peak:
-        _connections.connect_to_data(parts, front, X, Y)
-        taken = peak()
+        _connections.connect_to_data(parts, front, X.toarray(), Y)
+        taken = peak() - 4 * n_rows * n_inputs
     said = _connections.connection_bytes(plan, n_inputs, n_rows)
     assert said <= 1.05 * taken
     assert taken <= 1.05 * said + 100 * n_rows  # and pairs of rows and labels
 
 
+def test_memory_of_sparse_rows_is_what_it_says():
+    n_rows, n_inputs, n_labels = 20_000, 30_000, 3000
+    rng = np.random.default_rng(0)
+    X = sp.random_array((n_rows, n_inputs), density=2e-3, rng=rng, dtype=np.float32, format="csr")
+    Y = sp.csr_array(
+        (np.ones(n_rows), (np.arange(n_rows), rng.integers(n_labels, size=n_rows))),
+        shape=(n_rows, n_labels),
+    )
+    plan = [(n_labels, 16, 1)]
+    parts, front = parts_of(plan, n_inputs), IdentityFront(n_inputs)
+    with traced_memory() as peak:
+        _connections.connect_to_data(parts, front, X, Y)
+        taken = peak()
+    said = _connections.connection_bytes(plan, n_inputs, n_rows, sparse=True)
+    assert 0.5 * said <= taken
+    assert taken <= said + 100 * n_rows  # and pairs of rows and labels
+
+
 def test_nothing_to_choose_takes_nothing():
-    assert _connections.connection_bytes([(9, None, 1), (5, 30, 1)], 30, 100) == 0
+    for sparse in (False, True):
+        plan = [(9, None, 1), (5, 30, 1)]
+        assert _connections.connection_bytes(plan, 30, 100, sparse=sparse) == 0
