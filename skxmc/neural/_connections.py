@@ -115,7 +115,7 @@ def _connect(indices, front, X, by_row):
 
 
 def _connect_to_entries(indices, X, by_row):
-    """The same from the entries of sparse rows: an input that none of them has counts by its mean."""
+    """The same from the entries of sparse rows; an input that they lack is minus its mean."""
     fan_in = indices.shape[1]
     mean = np.asarray(X.sum(axis=0, dtype=np.float64)).ravel() / X.shape[0]
     rarest = np.argsort(mean, kind="stable")
