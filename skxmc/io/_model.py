@@ -583,6 +583,8 @@ def _check_common(model):
     if "_target_kind" not in state:
         return
     n_labels, classes = state.get("n_labels_"), state.get("classes_")
+    if state["_target_kind"] == "sparse" and type(state.get("_target_is_spmatrix")) is not bool:
+        raise ModelFormatError("It does not say which kind of sparse target it had.")
     if state["_target_kind"] not in ("sparse", "dense", "binary", "multiclass"):
         raise ModelFormatError(f"{state['_target_kind']!r} is no kind of target.")
     if not _is_size(n_labels) or not isinstance(classes, np.ndarray) or classes.ndim != 1:

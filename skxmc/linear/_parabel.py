@@ -1132,6 +1132,9 @@ class ParabelTree(XMCClassifierMixin, BaseEstimator):
     def _check_loaded_model(self):
         if not self.trees_ or len(self.trees_) != len(self.weights_):
             raise ValueError("it has no trees, or not weights for each")
+        for name, value in self.get_params(deep=False).items():
+            if isinstance(value, str) and value == "preset" and name not in self.preset_:
+                raise ValueError(f"its preset has no {name}")
         n_columns = 1 if self._target_kind == "binary" else self.n_labels_
         for tree, weights in zip(self.trees_, self.weights_, strict=True):
             if tree.n_labels != n_columns:

@@ -186,8 +186,15 @@ def load_tokenizer(tokenizer):
 
 
 def from_json(text):
-    """Return the tokenizer that a JSON text describes, without padding and truncation."""
+    """Return the tokenizer that a JSON text describes, without padding and truncation.
+
+    Raises ValueError if it has no entry for unknown words, where it would fail at the first one.
+    """
     tokenizer = _library().Tokenizer.from_str(text)
+    model = tokenizer.model
+    needs_one = type(model).__name__ in ("WordLevel", "WordPiece")
+    if needs_one and model.token_to_id(model.unk_token) is None:
+        raise ValueError(f"The vocabulary has no entry for unknown words, {model.unk_token}.")
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

@@ -13,11 +13,13 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import tokenizers
 from numpy.testing import assert_array_equal
 from test_model_opening import LINUX, assert_same, forge, mapped, put
 
 from skxmc import (
     LMTXClassifier,
+    ParabelTree,
     SparseDSTClassifier,
     UniDECClassifier,
     XRTransformerClassifier,
@@ -30,6 +32,7 @@ from skxmc.neural import StaticEncoder, _loaded
 from skxmc.neural._bi_encoder import BiEncoder
 from skxmc.neural._encoders import ProjectedFront, encoder_from_model, encoder_model
 from skxmc.neural._linear_front import LinearFront
+from skxmc.neural._tokenizers import from_json
 
 N_LABELS = 12
 LABEL_TEXT = [f"word{i} thing{i}" for i in range(N_LABELS)]
@@ -412,3 +415,23 @@ def test_an_encoder_that_is_not_stored_is_refused(hidden, tmp_path):
     header.write_text(json.dumps(content))
     with pytest.raises(ModelFormatError, match="names an encoder"):
         load_model(tmp_path / "model")
+
+
+def test_what_predictions_ask_for_is_missed_at_opening(small_as_large, tmp_path):
+    X, _, Y = rows_and_labels()
+    layer = SparseDSTClassifier(epochs=1, fan_in=4, random_state=0).fit(X, Y)
+    del layer._target_is_spmatrix
+    tree = ParabelTree(random_state=0).fit(X, Y)
+    tree.preset_ = {name: value for name, value in tree.preset_.items() if name != "search"}
+    for model, message in ((layer, "kind of sparse target"), (tree, "preset has no search")):
+        path = tmp_path / type(model).__name__
+        save_model(model, path)
+        with pytest.raises(ModelFormatError, match=message):
+            load_model(path)
+
+
+@pytest.mark.parametrize("kind", ["WordLevel", "WordPiece"])
+def test_a_tokenizer_without_an_entry_for_unknown_words_is_refused(kind):
+    model = getattr(tokenizers.models, kind)({"a": 0, "b": 1}, unk_token="[UNK]")
+    with pytest.raises(ValueError, match=r"no entry for unknown words, \[UNK\]"):
+        from_json(tokenizers.Tokenizer(model).to_str())
