@@ -21,6 +21,15 @@ def problem(n_rows=60, n_inputs=11, n_labels=10, seed=0):
     return X, Y
 
 
+def sparse_problem(n_rows, n_inputs, n_labels, density):
+    """Sparse rows with one label each."""
+    rng = np.random.default_rng(0)
+    X = sp.random_array((n_rows, n_inputs), density=density, rng=rng, dtype="f4", format="csr")
+    labels = rng.integers(n_labels, size=n_rows)
+    Y = sp.csr_array((np.ones(n_rows), (np.arange(n_rows), labels)), shape=(n_rows, n_labels))
+    return X, Y
+
+
 def parts_of(plan, n_inputs):
     return initial_parts(plan, n_inputs, "float32", 5, bias=0.0)
 
@@ -85,12 +94,7 @@ def test_equal_covariances_take_the_smaller_input(sparse):
 @pytest.mark.parametrize("shape", [(3000, 400, 900), (200, 900, 3000), (5000, 300, 40)])
 def test_memory_is_what_it_says(shape):
     n_rows, n_inputs, n_labels = shape
-    rng = np.random.default_rng(0)
-    X = sp.random_array((n_rows, n_inputs), density=0.01, rng=rng, dtype=np.float32, format="csr")
-    Y = sp.csr_array(
-        (np.ones(n_rows), (np.arange(n_rows), rng.integers(n_labels, size=n_rows))),
-        shape=(n_rows, n_labels),
-    )
+    X, Y = sparse_problem(*shape, density=0.01)
     plan = [(n_labels, 16, 1)]
     parts, front = parts_of(plan, n_inputs), IdentityFront(n_inputs)
     with traced_memory() as peak:
@@ -103,12 +107,7 @@ def test_memory_is_what_it_says(shape):
 
 def test_memory_of_sparse_rows_is_what_it_says():
     n_rows, n_inputs, n_labels = 20_000, 30_000, 3000
-    rng = np.random.default_rng(0)
-    X = sp.random_array((n_rows, n_inputs), density=2e-3, rng=rng, dtype=np.float32, format="csr")
-    Y = sp.csr_array(
-        (np.ones(n_rows), (np.arange(n_rows), rng.integers(n_labels, size=n_rows))),
-        shape=(n_rows, n_labels),
-    )
+    X, Y = sparse_problem(n_rows, n_inputs, n_labels, density=2e-3)
     plan = [(n_labels, 16, 1)]
     parts, front = parts_of(plan, n_inputs), IdentityFront(n_inputs)
     with traced_memory() as peak:
